@@ -1,0 +1,165 @@
+package vault_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// cluster is the part of a Kubernetes API server that Vault asks: TokenReview,
+// for tokens of service accounts that the cluster has signed.
+type cluster struct {
+	t   *testing.T
+	key *ecdsa.PrivateKey
+	url string
+	ca  string // PEM
+}
+
+// claims are those of a service account's token.
+type claims struct {
+	Issuer  string `json:"iss"`
+	Subject string `json:"sub"`
+	Issued  int64  `json:"iat"`
+	Begins  int64  `json:"nbf"`
+	Expires int64  `json:"exp"`
+	Serial  string `json:"jti"`
+	Account struct {
+		Namespace string  `json:"namespace"`
+		Account   account `json:"serviceaccount"`
+	} `json:"kubernetes.io"`
+}
+
+type account struct {
+	Name string `json:"name"`
+	UID  string `json:"uid"`
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{t: t, key: key}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /apis/authentication.k8s.io/v1/tokenreviews", c.review)
+	server := httptest.NewTLSServer(mux)
+	t.Cleanup(server.Close)
+	c.url = server.URL
+	c.ca = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	return c
+}
+
+// token signs a token for a service account.
+func (c *cluster) token(namespace, name string, life time.Duration) string {
+	c.t.Helper()
+	var body claims
+	body.Issuer = "https://kubernetes.default.svc.cluster.local"
+	body.Subject = "system:serviceaccount:" + namespace + ":" + name
+	body.Issued = time.Now().Add(-time.Hour).Unix()
+	body.Begins = body.Issued
+	body.Expires = time.Now().Add(life).Unix()
+	body.Serial = rand.Text()
+	body.Account.Namespace, body.Account.Account = namespace, account{name, "uid-" + name}
+	payload, err := json.Marshal(body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	enc := base64.RawURLEncoding
+	signed := enc.EncodeToString([]byte(`{"alg":"ES256","typ":"JWT"}`)) + "." + enc.EncodeToString(payload)
+	hash := sha256.Sum256([]byte(signed))
+	r, s, err := ecdsa.Sign(rand.Reader, c.key, hash[:])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	signature := make([]byte, 64)
+	r.FillBytes(signature[:32])
+	s.FillBytes(signature[32:])
+	return signed + "." + enc.EncodeToString(signature)
+}
+
+// verify checks signature and age.
+func (c *cluster) verify(token string) (claims, bool) {
+	var body claims
+	signed, last, _ := cutLast(token, ".")
+	_, payload, _ := strings.Cut(signed, ".")
+	signature, err1 := base64.RawURLEncoding.DecodeString(last)
+	text, err2 := base64.RawURLEncoding.DecodeString(payload)
+	if err1 != nil || err2 != nil || len(signature) != 64 || json.Unmarshal(text, &body) != nil {
+		return body, false
+	}
+	hash := sha256.Sum256([]byte(signed))
+	r, s := new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])
+	return body, ecdsa.Verify(&c.key.PublicKey, hash[:], r, s) && time.Now().Unix() < body.Expires
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
+
+// review answers a TokenReview, as authentication.k8s.io/v1 has it.
+func (c *cluster) review(w http.ResponseWriter, req *http.Request) {
+	var ask struct {
+		Spec struct {
+			Token string `json:"token"`
+		} `json:"spec"`
+	}
+	if _, ok := c.verify(strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")); !ok {
+		http.Error(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","code":401}`, http.StatusUnauthorized)
+		return
+	}
+	if err := json.NewDecoder(req.Body).Decode(&ask); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	status := map[string]any{"authenticated": false, "error": "invalid bearer token"}
+	if who, ok := c.verify(ask.Spec.Token); ok {
+		status = map[string]any{"authenticated": true, "user": map[string]any{"username": who.Subject, "uid": who.Account.Account.UID}}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusCreated)
+	_ = json.NewEncoder(w).Encode(map[string]any{"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "status": status})
+}
+
+// clientCertificate is a self-signed one, in PEM.
+type clientCertificate struct{ cert, key string }
+
+func newClientCertificate(t *testing.T, name string) clientCertificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return clientCertificate{
+		cert: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		key:  string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})),
+	}
+}
