@@ -1,0 +1,200 @@
+package volume
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"github.com/envfs/envfs/crypto"
+)
+
+// extents knows how far a File reaches, who is working on which of its blocks, and where its holes are.
+//
+// Readers share blocks, writers own them; requests that do not touch the same blocks run side by side. A write that makes
+// the file longer announces its end before it starts (eof), so that every other write knows whether its own last block is
+// the last one of the file. Were it to start behind the end, its span reaches back to the old last block, which must be
+// made whole first; so a block is never stored under a wrong idea of its length.
+type extents struct {
+	mu    sync.Mutex
+	freed sync.Cond // a span was given back; L is &mu
+
+	spans        []*span // in use; guarded by mu
+	eof          int64   // plaintext size, growing writes under way included; guarded by mu
+	holes        holeSet // blocks known to be holes; guarded by mu
+	holesUnknown bool    // there may be holes that holes does not list; guarded by mu
+
+	dirty atomic.Bool // data was written since the last sync
+}
+
+// span is a range of blocks [lo, hi) in use by one request.
+type span struct {
+	lo, hi    int64
+	exclusive bool
+	oldEOF    int64 // eof when the span was granted
+	newEOF    int64 // eof as this request leaves it
+}
+
+// wholeFile is an upper bound of block indices.
+const wholeFile = math.MaxInt64
+
+func (e *extents) init() { e.freed.L = &e.mu }
+
+func (e *extents) size() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.eof
+}
+
+// lockRead shares the blocks of [off, off+n) and returns the span, whose oldEOF is the size to read up to.
+func (e *extents) lockRead(off, n int64) *span {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := &span{lo: off / crypto.BlockSize, hi: blocksFor(off + n)}
+	e.wait(s)
+	s.oldEOF, s.newEOF = e.eof, e.eof
+	return s
+}
+
+// lockWrite owns the blocks of [off, off+n), and those from the old last block on if the write starts behind it, and
+// announces the new size.
+func (e *extents) lockWrite(off, n int64) *span {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := &span{exclusive: true, hi: blocksFor(off + n)}
+	for {
+		s.lo = off / crypto.BlockSize
+		if off > e.eof {
+			s.lo = min(s.lo, e.eof/crypto.BlockSize)
+		}
+		if !e.conflicts(s) {
+			break
+		}
+		e.freed.Wait() // eof may have moved meanwhile, so the range is computed anew
+	}
+	s.oldEOF, s.newEOF = e.eof, max(e.eof, off+n)
+	e.eof = s.newEOF
+	e.spans = append(e.spans, s)
+	return s
+}
+
+// lockAll owns the whole file.
+func (e *extents) lockAll() *span {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := &span{exclusive: true, hi: wholeFile}
+	e.wait(s)
+	s.oldEOF, s.newEOF = e.eof, e.eof
+	return s
+}
+
+// wait blocks until s can be granted and grants it. The caller holds mu.
+func (e *extents) wait(s *span) {
+	for e.conflicts(s) {
+		e.freed.Wait()
+	}
+	e.spans = append(e.spans, s)
+}
+
+func (e *extents) conflicts(s *span) bool {
+	for _, o := range e.spans {
+		if s.lo < o.hi && o.lo < s.hi && (s.exclusive || o.exclusive) {
+			return true
+		}
+	}
+	return false
+}
+
+// unlock gives s back.
+func (e *extents) unlock(s *span) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.release(s)
+}
+
+// release gives s back. The caller holds mu.
+func (e *extents) release(s *span) {
+	for i, o := range e.spans {
+		if o == s {
+			last := len(e.spans) - 1
+			e.spans[i] = e.spans[last]
+			e.spans[last] = nil
+			e.spans = e.spans[:last]
+			break
+		}
+	}
+	e.freed.Broadcast()
+}
+
+// wrote gives back the span of a write of [off, off+n) that succeeded and notes what it did to the holes.
+func (e *extents) wrote(s *span, off, n int64) {
+	e.dirty.Store(true)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if old := blocksFor(s.oldEOF); off/crypto.BlockSize > old {
+		e.holes.add(old, off/crypto.BlockSize)
+	}
+	e.holes.remove(off/crypto.BlockSize, blocksFor(off+n))
+	e.release(s)
+}
+
+// failed gives back the span of a write of [off, off+n) that failed. If nobody has built on the size that the write
+// announced, cut is called, with the lock held, to bring the backing file back to the size that the file had before;
+// otherwise what was not written has become a hole.
+func (e *extents) failed(s *span, off, n int64, cut func(size int64)) {
+	e.dirty.Store(true)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case s.newEOF == s.oldEOF: // an overwrite: nothing has moved
+	case e.eof == s.newEOF:
+		cut(s.oldEOF)
+		e.eof = s.oldEOF
+	default:
+		e.holes.add(blocksFor(s.oldEOF), blocksFor(off+n))
+	}
+	e.release(s)
+}
+
+// resized gives back the span of lockAll after the size was set to size; blocks in [holeLo, holeHi) became holes.
+func (e *extents) resized(s *span, size, holeLo, holeHi int64) {
+	e.dirty.Store(true)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.eof = size
+	e.holes.remove(blocksFor(size), wholeFile)
+	if holeLo < holeHi {
+		e.holes.add(holeLo, holeHi)
+	}
+	if size == 0 {
+		e.holes, e.holesUnknown = holeSet{}, false
+	}
+	e.release(s)
+}
+
+// sealFacts returns what a seal vouches for: the size, and whether blocks of zeros are holes rather than damage.
+func (e *extents) sealFacts() (size int64, sparse bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.eof, e.holesUnknown || !e.holes.empty()
+}
+
+// zeroPolicy says what a block of zeros on disk means: a hole only where the file may have holes.
+func (e *extents) zeroPolicy() crypto.HolePolicy {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.holesUnknown || !e.holes.empty() {
+		return crypto.HolesAllowed
+	}
+	return crypto.HolesForbidden
+}
+
+func (e *extents) takeDirty() bool { return e.dirty.Swap(false) }
+
+func (e *extents) restoreDirty(was bool) {
+	if was {
+		e.dirty.Store(true)
+	}
+}
+
+// blocksFor returns the number of blocks that hold n bytes.
+func blocksFor(n int64) int64 { return (n + crypto.BlockSize - 1) / crypto.BlockSize }

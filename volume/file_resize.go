@@ -1,0 +1,232 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/envfs/envfs/crypto"
+	"golang.org/x/sys/unix"
+)
+
+// MaxSize is the largest plaintext size: what remains of the largest file offset after header and block overhead.
+const MaxSize = (1<<63 - 1) / crypto.CipherBlockSize * crypto.BlockSize / 2
+
+// Truncate sets the plaintext size. A larger size adds a hole.
+func (f *File) Truncate(size int64) error {
+	if size < 0 || size > MaxSize {
+		return fmt.Errorf("size %d: %w", size, unix.EFBIG)
+	}
+	if err := f.mayChange(); err != nil {
+		return err
+	}
+	s := f.extents.lockAll()
+	if err := f.resize(size, s.oldEOF); err != nil {
+		f.extents.unlock(s)
+		return err
+	}
+	f.extents.resized(s, size, blocksFor(s.oldEOF), blocksFor(size))
+	return nil
+}
+
+func (f *File) resize(size, eof int64) error {
+	switch {
+	case size == eof: // nothing moves but the times
+		return f.v.store.SetTimes(f.target(), unix.Timespec{Nsec: unix.UTIME_OMIT}, unix.Timespec{Nsec: unix.UTIME_NOW})
+	case size == 0:
+		return f.empty()
+	}
+	if err := f.unseal(); err != nil {
+		return err
+	}
+	if size > eof {
+		return f.extend(size, eof)
+	}
+	return f.shrink(size, eof)
+}
+
+// empty cuts the backing file to nothing, header included: an empty file needs none, and no state in between could be
+// mistaken for anything but the old file or the empty one.
+func (f *File) empty() error {
+	h := &f.header
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.get() != headerNone {
+		if err := f.lockHeader(); err != nil {
+			return err
+		}
+		defer f.unlockHeader()
+	}
+	if err := f.v.store.Truncate(f.FD(), 0); err != nil {
+		return err
+	}
+	h.state.Store(int32(headerNone))
+	return nil
+}
+
+func (f *File) extend(size, eof int64) error {
+	last, err := f.keepLast(eof)
+	if err != nil {
+		return err
+	}
+	defer f.dropLast(last)
+	if err = f.growLast(last, eof, size); err == nil {
+		err = f.v.store.Truncate(f.FD(), f.v.layout.CipherSize(size))
+	}
+	if err != nil {
+		f.restoreLast(last, eof)
+	}
+	return err
+}
+
+// shrink stores the new last block at its new length and cuts the file behind it. If either fails, the block is stored again
+// as it was, because a file whose last block is shorter than its size says cannot be read there.
+func (f *File) shrink(size, eof int64) error {
+	backing := f.v.layout.CipherSize(size)
+	keep := size % crypto.BlockSize
+	if keep == 0 {
+		return f.v.store.Truncate(f.FD(), backing)
+	}
+	block := size / crypto.BlockSize
+	start := block * crypto.BlockSize
+	scratch := f.v.buffers.block()
+	defer f.v.buffers.putBlock(scratch)
+	content := (*scratch)[:min(crypto.BlockSize, eof-start)]
+	if _, err := f.read(content, start, eof); err != nil {
+		return err
+	}
+	err := f.storeBlock(content[:keep], block)
+	if err == nil {
+		err = f.v.store.Truncate(f.FD(), backing)
+	}
+	if err != nil {
+		if rerr := f.storeBlock(content, block); rerr != nil {
+			f.v.log.Error("cannot restore a block after a failed truncation", "file_id", f.key.id, "block", block, "error", rerr)
+		}
+	}
+	return err
+}
+
+// Allocate reserves space for [off, off+n), as fallocate(2) does with mode 0, or with FALLOC_FL_KEEP_SIZE if keepSize.
+func (f *File) Allocate(off, n int64, keepSize bool) error {
+	if n <= 0 || off < 0 || off > MaxSize-n {
+		return unix.EFBIG
+	}
+	if err := f.mayChange(); err != nil {
+		return err
+	}
+	s := f.extents.lockAll()
+	end := off + n
+	grows := end > s.oldEOF && !keepSize
+	if err := f.allocate(s, off, end, grows); err != nil {
+		f.extents.unlock(s)
+		return err
+	}
+	if !grows {
+		f.extents.unlock(s)
+		return nil
+	}
+	f.extents.resized(s, end, blocksFor(s.oldEOF), blocksFor(end))
+	return nil
+}
+
+func (f *File) allocate(s *span, off, end int64, grows bool) error {
+	if grows || f.header.get() == headerNone {
+		if err := f.unseal(); err != nil {
+			return err
+		}
+	}
+	from := f.v.layout.BlockOffset(off / crypto.BlockSize)
+	to := f.v.layout.CipherSize(end)
+	if err := f.v.store.Fallocate(f.FD(), unix.FALLOC_FL_KEEP_SIZE, from, to-from); err != nil {
+		return err
+	}
+	if !grows {
+		return nil
+	}
+	return f.extend(end, s.oldEOF)
+}
+
+// ZeroRange makes [off, off+n) read as zeros and gives whole blocks back to the disk, as fallocate(2) does with
+// FALLOC_FL_PUNCH_HOLE (keepSize) and FALLOC_FL_ZERO_RANGE.
+func (f *File) ZeroRange(off, n int64, keepSize bool) error {
+	if n <= 0 || off < 0 || off > MaxSize-n {
+		return unix.EFBIG
+	}
+	if err := f.mayChange(); err != nil {
+		return err
+	}
+	s := f.extents.lockAll()
+	size := s.oldEOF
+	if off+n > size && !keepSize {
+		size = off + n
+	}
+	lo, hi, err := f.zero(off, off+n, size, s.oldEOF)
+	if err != nil {
+		f.extents.unlock(s)
+		return err
+	}
+	if size > s.oldEOF {
+		lo, hi = min(lo, blocksFor(s.oldEOF)), blocksFor(size)
+	}
+	f.extents.resized(s, size, lo, hi)
+	return nil
+}
+
+// zero does the work of ZeroRange for a file that is to reach from eof to size; it returns the blocks that are holes now.
+func (f *File) zero(off, end, size, eof int64) (lo, hi int64, err error) {
+	if size > eof {
+		if err := f.resize(size, eof); err != nil {
+			return 0, 0, err
+		}
+	}
+	off, end = min(off, eof), min(end, eof)
+	if off == end {
+		return blocksFor(size), blocksFor(size), nil
+	}
+	if err := f.unseal(); err != nil {
+		return 0, 0, err
+	}
+	lo, hi = blocksFor(off), end/crypto.BlockSize
+	if end == size {
+		hi = blocksFor(end) // the last block is covered to its end
+	}
+	if lo < hi {
+		from := f.v.layout.BlockOffset(lo)
+		to := min(f.v.layout.BlockOffset(hi), f.v.layout.CipherSize(size))
+		err := f.v.store.Fallocate(f.FD(), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, to-from)
+		if err != nil {
+			return 0, 0, err
+		}
+	}
+	return lo, hi, f.zeroEdges(off, end, size, lo, hi)
+}
+
+// zeroEdges writes zeros into the blocks at either end of [off, end) that are covered only in part.
+func (f *File) zeroEdges(off, end, size, lo, hi int64) error {
+	var errs []error
+	if head := min(end, lo*crypto.BlockSize); off < head {
+		errs = append(errs, f.zeroWithin(off, head, size))
+	}
+	if tail := hi * crypto.BlockSize; hi >= lo && tail < end {
+		errs = append(errs, f.zeroWithin(tail, end, size))
+	}
+	return errors.Join(errs...)
+}
+
+// zeroWithin writes zeros to [from, to), which lies in one block of a file of size bytes. A hole stays one.
+func (f *File) zeroWithin(from, to, size int64) error {
+	block := from / crypto.BlockSize
+	start := block * crypto.BlockSize
+	length := min(crypto.BlockSize, size-start)
+	scratch := f.v.buffers.block()
+	defer f.v.buffers.putBlock(scratch)
+	content := (*scratch)[:length]
+	if _, err := f.read(content, start, size); err != nil {
+		return err
+	}
+	if allZero(content[from-start : min(to-start, length)]) {
+		return nil
+	}
+	clear(content[from-start : min(to-start, length)])
+	return f.storeBlock(content, block)
+}
