@@ -1,0 +1,100 @@
+package fs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/envfs/envfs/keyring/keyringtest"
+)
+
+// fill makes dirs directories of files small files each.
+func fill(t *testing.T, root string, dirs, files int) {
+	t.Helper()
+	for d := range dirs {
+		dir := filepath.Join(root, fmt.Sprint("d", d))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for f := range files {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("f", f)), []byte(dir), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// readTree reads every file below dir in directory order and returns how many there were.
+func readTree(t *testing.T, dir string) (files int) {
+	t.Helper()
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	entries, err := d.ReadDir(-1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if e.IsDir() {
+			files += readTree(t, path)
+			continue
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != dir {
+			t.Errorf("%s: %q, %v", path, got, err)
+		}
+		files++
+	}
+	return files
+}
+
+// TestPrefetchSavesRequests reads a tree through a slow key service, cold: it must not be asked once for each file.
+func TestPrefetchSavesRequests(t *testing.T) {
+	const dirs, files = 40, 25
+	r := newRig(t, Options{}, func(r *rig) { r.open.Prefetch = true })
+	fill(t, r.dir, dirs, files)
+	r.remount()
+	r.kr.SetDelay(30 * time.Millisecond)
+	before := r.kr.Counters()
+	if got := readTree(t, r.dir); got != dirs*files {
+		t.Errorf("read %d files", got)
+	}
+	asked := requests(before, r.kr.Counters())
+	// How many it takes depends on how fast this machine reads; `make bench-vault` counts them for the real thing.
+	if asked > dirs*files/10 {
+		t.Errorf("%d requests for %d files", asked, dirs*files)
+	}
+	t.Logf("%d requests for %d files", asked, dirs*files)
+}
+
+func requests(before, after keyringtest.Counters) int { return after.Unwraps - before.Unwraps }
+
+// TestListingAsksForNoKey: what needs no key must not ask for any.
+func TestListingAsksForNoKey(t *testing.T) {
+	r := newRig(t, Options{}, func(r *rig) { r.open.Prefetch = true })
+	fill(t, r.dir, 5, 10)
+	r.remount()
+	before := r.kr.Counters()
+	err := filepath.WalkDir(r.dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil {
+			_, err = d.Info()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(r.path("d0/f0"), r.path("d1/moved")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(r.path("d0")); err != nil {
+		t.Fatal(err)
+	}
+	if asked := requests(before, r.kr.Counters()); asked != 0 {
+		t.Errorf("%d requests", asked)
+	}
+}
