@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/envfs/envfs/cmd/envfs/internal/progress"
+	"github.com/envfs/envfs/internal/secret"
+	"github.com/envfs/envfs/volume"
+)
+
+const rekeyLong = `Give files of a volume new keys, and encrypt their contents anew. PATH are files
+and directories in the ciphertext directory DIR; DIR itself stands for all of it
+(envfs path encrypt translates plaintext paths). The volume must not be mounted.
+
+Each file is copied to a temporary file beside it, which then takes its place
+at once. Hard links, extended attributes, ACLs, owner, mode, times and holes
+stay; the inode number changes. All names of a file with hard links must be
+among PATH. A file that some process has open is refused. The command may be
+stopped or killed at any instant: each name leads to the old file or the new
+one, and the next run removes what is left of temporary files.
+
+Copies and snapshots of the old ciphertext still open with the old keys: rekeying
+helps once those are gone. To move files to a new version of the key that wraps
+their keys, envfs rewrap is enough, and much faster.
+
+With --resume FILE, files that are done are noted in FILE by their new IDs, and a
+later run with the same FILE leaves them out. Without it, all files are done.`
+
+const rekeyExample = `  envfs rekey --volume /data /data/Zk3…
+  envfs rekey --volume /data --resume rekey.journal /data`
+
+var errInMount = errors.New("is in a mount, and a mounted volume cannot be rekeyed")
+
+// rekeyReport is what envfs rekey says. Programs may read it.
+type rekeyReport struct {
+	Volume string `json:"volume"`
+	volume.RekeyCount
+	Failures []fileFailure `json:"failures"`
+}
+
+type rekeyCommand struct {
+	app     *app
+	keys    keySettings
+	dir     string
+	journal string
+	asJSON  bool
+}
+
+func newRekey(a *app) *cobra.Command {
+	r := &rekeyCommand{app: a}
+	cmd := &cobra.Command{
+		Use:     "rekey [flags] --volume DIR PATH…",
+		Short:   "give files new keys, and encrypt them anew",
+		Long:    rekeyLong,
+		Example: rekeyExample,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if r.dir == "" {
+				return usagef(cmd, "--volume is missing")
+			}
+			if len(args) == 0 {
+				return usagef(cmd, "PATH is missing")
+			}
+			if err := r.keys.check(cmd); err != nil {
+				return err
+			}
+			return r.run(cmd.Context(), args)
+		},
+	}
+	cmd.Flags().StringVar(&r.dir, "volume", "", "ciphertext `DIR` of the volume")
+	cmd.Flags().StringVar(&r.journal, "resume", "", "note what is done in `FILE`, and leave out what is noted there")
+	cmd.Flags().BoolVar(&r.asJSON, "json", false, "print JSON")
+	r.keys.addFlags(cmd.Flags())
+	return cmd
+}
+
+func (r *rekeyCommand) run(ctx context.Context, args []string) error {
+	dir, err := resolve(r.dir)
+	if err != nil {
+		return err
+	}
+	paths, err := pathsIn(dir, args)
+	if err != nil {
+		return err
+	}
+	cfg, err := volume.ReadConfig(dir)
+	if err != nil {
+		return aboutNamed(dir, err)
+	}
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	log := r.app.log()
+	secret.ProtectProcess(log)
+	opener := keyringOpener{keySettings: r.keys, arena: secret.NewArena(log)}
+	passphrase, err := r.keys.passphrase(ctx, r.app, r.dir, cfg)
+	if err != nil {
+		return err
+	}
+	kr, err := opener.open(ctx, cfg, passphrase)
+	if err != nil {
+		return about(r.dir, err)
+	}
+	defer kr.Close()
+	v, err := volume.Open(ctx, dir, cfg, kr, volume.OpenOptions{Arena: opener.arena, Log: log})
+	if err != nil {
+		return aboutNamed(dir, err)
+	}
+	err = r.rekey(ctx, dir, v, paths)
+	if closeErr := v.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// pathsIn returns paths relative to the ciphertext directory.
+func pathsIn(dir string, args []string) ([]string, error) {
+	var paths []string
+	for _, arg := range args {
+		p, err := locate(arg)
+		if err != nil {
+			return nil, err
+		}
+		if p.plaintext != "" {
+			return nil, about(arg, errInMount)
+		}
+		if p.volume != dir {
+			return nil, about(arg, fmt.Errorf("%w at %s", errOutside, dir))
+		}
+		paths = append(paths, p.rel)
+	}
+	return paths, nil
+}
+
+func (r *rekeyCommand) rekey(ctx context.Context, dir string, v *volume.Volume, paths []string) (err error) {
+	var journal *volume.RekeyJournal
+	if r.journal != "" {
+		if journal, err = v.OpenRekeyJournal(r.journal); err != nil {
+			return err
+		}
+	}
+	meter := progress.New(r.app.stderr, progress.Options{Verb: "rekeyed", Bytes: true, Number: number})
+	failures := &failureList{meter: meter, dir: dir}
+	count, err := v.Rekey(ctx, volume.RekeyOptions{
+		Paths: paths, Journal: journal, Failed: failures.add,
+		Progress: func(c volume.RekeyCount) { meter.Update(c.Done, c.Bytes, true) },
+	})
+	meter.Close()
+	err = errors.Join(err, journal.Close(), r.print(rekeyReport{Volume: dir, RekeyCount: count, Failures: failures.list()}))
+	if err != nil {
+		return aboutNamed(dir, err)
+	}
+	return failures.err(dir, count.Files)
+}
+
+func (r *rekeyCommand) print(report rekeyReport) error {
+	if r.asJSON {
+		return writeJSON(r.app, report)
+	}
+	text := "rekeyed " + countFiles(report.Rekeyed)
+	if report.Skipped > 0 {
+		text += fmt.Sprintf(", %s were done before", number(report.Skipped))
+	}
+	if report.Failed > 0 {
+		text += fmt.Sprintf(", %s failed", number(report.Failed))
+	}
+	if left := report.Files - report.Rekeyed - report.Skipped - report.Failed; left > 0 {
+		text += fmt.Sprintf(", %s are left", number(left))
+	}
+	_, err := fmt.Fprintln(r.app.stdout, text)
+	return err
+}
