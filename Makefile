@@ -1,0 +1,66 @@
+# envfs: build, test and measure. `make help` lists the targets.
+
+GO        ?= go
+PREFIX    ?= /usr/local
+SBIN      ?= /sbin
+FUZZTIME  ?= 30s
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+export CGO_ENABLED ?= 1
+
+.PHONY: help build install test test-setup lint bench bench-disk bench-vault bench-go fuzz demo man clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/envfs
+	CGO_ENABLED=0 $(GO) build -buildvcs=auto -trimpath -ldflags "-s -w" -o bin/envfs ./cmd/envfs
+
+man: build ## write the man pages to bin/man
+	mkdir -p bin/man && bin/envfs man bin/man
+
+install: build man ## install the program, mount.envfs, man pages, completions and unit templates
+	install -D -m 755 bin/envfs $(DESTDIR)$(PREFIX)/bin/envfs
+	install -d $(DESTDIR)$(SBIN) && ln -sf $(PREFIX)/bin/envfs $(DESTDIR)$(SBIN)/mount.envfs
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 && install -m 644 bin/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -D -m 644 contrib/systemd/envfs@.service $(DESTDIR)$(PREFIX)/lib/systemd/system/envfs@.service
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	bin/envfs completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/envfs
+
+test-setup:
+	@integration/setup.sh
+	@echo 'building the Vault server that the tests run, unless it is built already (about 4 minutes once)'
+	@$(GO) test -timeout 40m -run TestServerLifecycle ./keyring/vault/vaulttest
+
+test: test-setup ## everything: unit, race, FUSE, Vault and real programs
+	ENVFS_TEST_STRICT=$$(integration/setup.sh --strict) $(GO) test -race -timeout 20m ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'not gofmt-ed'; exit 1; }
+	$(GO) vet ./...
+	cd integration/vaultserver && $(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+bench: build ## the table of envfs beside its peers, ciphertext on tmpfs (as root; installs the peers)
+	integration/bench.sh
+
+bench-disk: build ## the same on a disk
+	integration/bench.sh -base /var/tmp/envfs-bench native envfs gocryptfs securefs encfs
+
+bench-vault: build ## what the distance to Vault costs, at 0, 10 and 50 ms
+	integration/bench.sh vault
+
+bench-go: ## Go benchmarks of the block path, the header codec, names and keyrings
+	$(GO) test -run '^$$' -bench . -benchmem ./crypto/... ./volume/... ./keyring/...
+
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+demo: build ## a volume, mounted, filled, compared, shown, mounted again; leaves nothing behind
+	@integration/demo.sh bin/envfs
+
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Installs what the tests drive, where it may, and says plainly what will be skipped where it may not.
+#   setup.sh            install, then report
+#   setup.sh --strict   print 1 if everything is there (then a missing program fails a test), else nothing
+set -euo pipefail
+
+# program:Debian package
+needs=(fusermount3:fuse3 git:git sqlite3:sqlite3 rsync:rsync tar:tar setfattr:attr setfacl:acl python3:python3
+       gcc:gcc make:make patch:patch unshare:util-linux strace:strace)
+
+missing() {
+    for need in "${needs[@]}"; do
+        command -v "${need%%:*}" >/dev/null 2>&1 || echo "${need##*:}"
+    done | sort -u
+}
+
+if [ "${1:-}" = --strict ]; then
+    [ -n "$(missing)" ] || [ ! -e /dev/fuse ] || [ "$(id -u)" != 0 ] || echo 1
+    exit 0
+fi
+
+packages=$(missing)
+if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "installing what the tests drive:" $packages
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $packages; } >/dev/null || true
+    packages=$(missing)
+fi
+[ -z "$packages" ] || echo "not installed, so the tests that drive them are skipped:" $packages
+[ -e /dev/fuse ] || echo "/dev/fuse is missing, so every test that mounts is skipped (modprobe fuse)"
+[ "$(id -u)" = 0 ] || echo "not root, so the tests that need several users, device nodes or a small tmpfs are skipped"
