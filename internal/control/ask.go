@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -38,10 +39,20 @@ func Ask(ctx context.Context, path, method string, params, result any) error {
 		return fmt.Errorf("%s: %w", path, ErrPeer)
 	}
 	err = exchange(c, method, params, result)
-	if ctx.Err() != nil && err != nil {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", path, ctx.Err())
+	case hungUp(err): // it was ended while it was being asked
+		return fmt.Errorf("%s: %w", path, ErrNotServing)
 	}
 	return err
+}
+
+// hungUp reports whether the other side went away without an answer.
+func hungUp(err error) bool {
+	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 func exchange(c *net.UnixConn, method string, params, result any) error {
@@ -61,11 +72,11 @@ func exchange(c *net.UnixConn, method string, params, result any) error {
 		return errTooLong
 	}
 	if _, err := c.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotServing, err)
+		return err
 	}
 	line, err = readLine(c, MaxAnswer)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNotServing, err)
+		return err
 	}
 	var a answer
 	if err := json.Unmarshal(line, &a); err != nil {

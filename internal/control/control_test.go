@@ -200,3 +200,26 @@ func TestTooMany(t *testing.T) {
 		}
 	}
 }
+
+// TestHungUp: a process that ends while it is being asked is told of like one that was gone before.
+func TestHungUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close() // with the request unread: the asker's connection is reset
+		}
+	}()
+	err = ask(t, path, "status", nil, nil)
+	if want := path + ": " + ErrNotServing.Error(); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
