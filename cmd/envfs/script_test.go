@@ -20,6 +20,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// A program built with -race sleeps a second before it exits, to see late races. The tests run it hundreds of times.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=20"); err != nil {
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){"envfs": main, "mount.envfs": main})
 }
 
@@ -40,6 +44,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Defer(func() { unmountBelow(t, env.WorkDir) })
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("GORACE", os.Getenv("GORACE"))
 			for name, text := range map[string]string{"pass": "correct horse\n", "wrong": "battery staple\n"} {
 				if err := os.WriteFile(filepath.Join(env.WorkDir, name), []byte(text), 0o600); err != nil {
 					return err
