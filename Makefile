@@ -3,6 +3,7 @@
 GO        ?= go
 PREFIX    ?= /usr/local
 SBIN      ?= /sbin
+BIN       ?= bin
 FUZZTIME  ?= 30s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -14,18 +15,21 @@ help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/envfs
-	CGO_ENABLED=0 $(GO) build -buildvcs=auto -trimpath -ldflags "-s -w" -o bin/envfs ./cmd/envfs
+	CGO_ENABLED=0 $(GO) build -buildvcs=auto -trimpath -ldflags "-s -w" -o $(BIN)/envfs ./cmd/envfs
 
 man: build ## write the man pages to bin/man
-	mkdir -p bin/man && bin/envfs man bin/man
+	rm -rf $(BIN)/man && $(BIN)/envfs man $(BIN)/man
 
 install: build man ## install the program, mount.envfs, man pages, completions and unit templates
-	install -D -m 755 bin/envfs $(DESTDIR)$(PREFIX)/bin/envfs
+	install -D -m 755 $(BIN)/envfs $(DESTDIR)$(PREFIX)/bin/envfs
 	install -d $(DESTDIR)$(SBIN) && ln -sf $(PREFIX)/bin/envfs $(DESTDIR)$(SBIN)/mount.envfs
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1 && install -m 644 bin/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
-	install -D -m 644 contrib/systemd/envfs@.service $(DESTDIR)$(PREFIX)/lib/systemd/system/envfs@.service
-	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	bin/envfs completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/envfs
+	install -d $(DESTDIR)$(PREFIX)/share/man/man8 && install -m 644 $(BIN)/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/bin/envfs|$(PREFIX)/bin/envfs|' contrib/systemd/envfs@.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/envfs@.service
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	$(BIN)/envfs completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/envfs
+	$(BIN)/envfs completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_envfs
+	$(BIN)/envfs completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/envfs.fish
 
 test-setup:
 	@integration/setup.sh
@@ -60,7 +64,7 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	  done; done
 
 demo: build ## a volume, mounted, filled, compared, shown, mounted again; leaves nothing behind
-	@integration/demo.sh bin/envfs
+	@integration/demo.sh $(BIN)/envfs
 
 clean: ## remove what was built
 	rm -rf bin

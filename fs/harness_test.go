@@ -115,11 +115,11 @@ func (r *rig) mount() {
 func (r *rig) unmount() {
 	r.t.Helper()
 	var err error
-	for range 100 {
-		if err = r.server.Unmount(); err == nil {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		// A process that the test has ended may not be gone yet.
+		if err = r.server.Unmount(); err == nil || time.Now().After(deadline) {
 			break
 		}
-		time.Sleep(20 * time.Millisecond) // a process that the test has ended may not be gone yet
 	}
 	if err != nil {
 		if derr := unix.Unmount(r.dir, unix.MNT_DETACH); derr != nil {
@@ -187,10 +187,13 @@ func (r *rig) seal() {
 	}
 }
 
+// patience bounds the wait for what happens soon, even on a machine that is busy with other tests.
+const patience = time.Minute
+
 // waitFor waits until what is said to happen has happened.
 func waitFor(t testing.TB, what string, happened func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !happened(); {
+	for deadline := time.Now().Add(patience); !happened(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)
 		}

@@ -108,7 +108,7 @@ func (s *script) waitLock(fd int, kind string, h *holder) {
 	select {
 	case err := <-got:
 		s.result(err, "lock %s once it was free", kind)
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		s.note("lock %s never came", kind)
 	}
 }

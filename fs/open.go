@@ -252,8 +252,8 @@ func (s *Server) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	s.touch()
 	if n := s.table.get(in.NodeId); n != nil {
 		if f := n.file.Load(); f != nil {
-			s.openNow.Add(-1)
 			f.Release()
+			s.openNow.Add(-1) // after it: who sees that nothing is open may rely on everything waiting for its seal
 		}
 	}
 }

@@ -10,18 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// eventually waits until the condition holds, and fails the test if it does not in time.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
 func readAt(f *os.File, n int) ([]byte, error) {
 	buf := make([]byte, n)
 	_, err := f.ReadAt(buf, 0)
@@ -58,7 +46,7 @@ func TestRefusedKey(t *testing.T) {
 			copy(want, "SECRET")
 
 			c.refuse(r)
-			eventually(t, "reading fails although the pages were cached", func() bool {
+			waitFor(t, "reading fails although the pages were cached", func() bool {
 				_, err := readAt(f, len(want))
 				return errors.Is(err, c.errno)
 			})
@@ -71,7 +59,7 @@ func TestRefusedKey(t *testing.T) {
 
 			r.kr.Restore()
 			r.kr.RevokeBefore(1)
-			eventually(t, "reading works again, with what was written before", func() bool {
+			waitFor(t, "reading works again, with what was written before", func() bool {
 				got, err := readAt(f, len(want))
 				return err == nil && bytes.Equal(got, want)
 			})
@@ -100,7 +88,7 @@ func TestOutageKeepsOpenFilesWorking(t *testing.T) {
 	defer f.Close()
 	r.kr.Outage()
 	before := r.kr.Counters()
-	eventually(t, "the service was asked again, in vain", func() bool { return r.kr.Counters().Unwraps > before.Unwraps+1 })
+	waitFor(t, "the service was asked again, in vain", func() bool { return r.kr.Counters().Unwraps > before.Unwraps+1 })
 	if _, err := f.WriteAt([]byte("OPEN"), 0); err != nil {
 		t.Errorf("write: %v", err)
 	}
@@ -114,7 +102,7 @@ func TestOutageKeepsOpenFilesWorking(t *testing.T) {
 		t.Errorf("creating, while the pool lasts: %v", err)
 	}
 	r.kr.Restore()
-	eventually(t, "files open again", func() bool {
+	waitFor(t, "files open again", func() bool {
 		got, err := os.ReadFile(r.path("closed"))
 		return err == nil && string(got) == "closed"
 	})

@@ -107,37 +107,6 @@ func TestBusy(t *testing.T) {
 	r.gone(r.pid)
 }
 
-// TestIdle: an idle mount goes, one that is in use does not.
-func TestIdle(t *testing.T) {
-	const idle, longer = "2s", 4500 * time.Millisecond
-	r := mounted(t)
-	r.write(r.path("letter"), "Dear reader")
-	r.remount("--idle", idle)
-	r.gone(r.pid)
-	if r.isMounted() || !strings.Contains(r.read(r.log), "unmounted: idle") {
-		t.Error("the daemon has ended otherwise than by being idle")
-	}
-	r.mount("--idle", idle)
-	open, err := os.Open(r.path("letter"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(longer)
-	if !r.isMounted() {
-		t.Error("unmounted though a file is open")
-	}
-	release := r.holder(r.mnt)
-	if err := open.Close(); err != nil {
-		t.Error(err)
-	}
-	time.Sleep(longer)
-	if !r.isMounted() {
-		t.Error("unmounted though it is a working directory")
-	}
-	release()
-	r.gone(r.pid)
-}
-
 // TestForeground runs under a service manager, which is told when the mount is usable and when it ends.
 func TestForeground(t *testing.T) {
 	r := newRig(t)

@@ -2,7 +2,8 @@ package main
 
 import "github.com/spf13/cobra"
 
-const completionLong = `Print a script that makes the shell complete commands, flags and their values.`
+const completionLong = `Print a script that makes the shell complete commands, flags and their values.
+That for bash needs the package bash-completion.`
 
 const completionExample = `  envfs completion bash > /etc/bash_completion.d/envfs
   envfs completion zsh > "${fpath[1]}/_envfs"

@@ -90,7 +90,7 @@ func readUntil(t *testing.T, control *os.File, text string) string {
 // waitEcho waits until the terminal shows what is typed, or does not.
 func waitEcho(t *testing.T, tty *os.File, on bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		state, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
 		if err != nil {
 			t.Fatal(err)
