@@ -241,6 +241,47 @@ func TestPoolKeepsOldKeysDuringOutage(t *testing.T) {
 	})
 }
 
+// TestPoolServesWhileItRenews: old keys stay until those that replace them are
+// there, so creation goes on although the service takes its time.
+func TestPoolServesWhileItRenews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture()
+		const size = 100
+		p := keyring.NewPool(f.fake, f.gen, keyring.PoolOptions{Size: size, LowWater: 1, MaxAge: time.Minute})
+		synctest.Wait()
+		version := f.fake.Rotate()
+		f.fake.SetDelay(20 * time.Second)
+		time.Sleep(31 * time.Second)
+		synctest.Wait()
+		if n := f.fake.Counters().Wraps; n != 2 || p.Len() != size {
+			t.Fatalf("%d ready and %d requests; want %d and a renewal under way", p.Len(), n, size)
+		}
+		get := func() (waited time.Duration, v int) {
+			begun := time.Now()
+			fresh, err := p.Get(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			fresh.Key.Wipe()
+			v, err = fresh.Wrapped.Version()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return time.Since(begun), v
+		}
+		for i := range size {
+			if waited, v := get(); waited != 0 || v != version-1 {
+				t.Fatalf("key %d: version %d after %v", i, v, waited)
+			}
+		}
+		if waited, v := get(); waited != 19*time.Second || v != version {
+			t.Errorf("the empty pool: version %d after %v; want %d with the end of the renewal", v, waited, version)
+		}
+		p.Close()
+		f.wantCells(t, "closed", 0)
+	})
+}
+
 // TestPoolGrowsWithDemand: a pool that was found empty holds more, and less
 // again when nobody asks.
 func TestPoolGrowsWithDemand(t *testing.T) {
