@@ -56,6 +56,10 @@ type Fresh struct {
 // empty.
 const maxGrowth = 8
 
+// topUpPause is how long after a refill a pool is filled to the brim, unless it
+// gets low before.
+const topUpPause = time.Second
+
 // pooled is a key in the pool.
 type pooled struct {
 	Fresh
@@ -209,14 +213,17 @@ func (p *Pool) Close() {
 // service's answer at once.
 func (p *Pool) refill(ctx context.Context) {
 	defer close(p.ended)
-	var retry <-chan time.Time
+	var retry, topUp <-chan time.Time
 	aging := time.NewTicker(p.opts.MaxAge / 2)
 	defer aging.Stop()
 	for failures := 0; ; {
+		brim := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-retry:
+		case <-topUp:
+			brim = true
 		case <-aging.C:
 			p.renew(ctx)
 			continue
@@ -225,9 +232,12 @@ func (p *Pool) refill(ctx context.Context) {
 				continue
 			}
 		}
-		retry = nil
-		if err := p.fillUp(ctx); err == nil {
+		retry, topUp = nil, nil
+		if err := p.fillUp(ctx, brim); err == nil {
 			failures = 0
+			if p.lacks(true) > 0 {
+				topUp = time.After(topUpPause)
+			}
 		} else if ctx.Err() == nil {
 			if failures++; failures == 1 {
 				p.opts.Log.Warn("cannot wrap new keys; files can be created while the pool lasts",
@@ -244,30 +254,33 @@ func (p *Pool) someoneWaits() bool {
 	return p.wanted > 0 && len(p.ready) == 0
 }
 
-// fillUp wraps batches until the pool is full, if it is low.
-func (p *Pool) fillUp(ctx context.Context) error {
-	p.mu.Lock()
-	low := len(p.ready) < p.lowWater() || p.wanted > 0
-	p.mu.Unlock()
-	if !low {
-		return nil // woken by a caller whom the last refill served already
-	}
+// fillUp fills a pool that is low, or lacks a full batch; with brim, any that is
+// not full.
+func (p *Pool) fillUp(ctx context.Context, brim bool) error {
 	for {
-		n := p.lacks()
-		if n <= 0 {
+		n := p.lacks(brim)
+		if n == 0 {
 			return nil
 		}
 		if err := p.fill(ctx, n, nil); err != nil {
 			return err
 		}
+		brim = false
 	}
 }
 
-// lacks returns how many keys the next request is to wrap.
-func (p *Pool) lacks() int {
+// lacks returns how many keys the next request is to wrap. While keys are being
+// taken they are replaced in full batches, and the last few when it is quiet:
+// or each round trip would be followed by a request for what was taken
+// meanwhile.
+func (p *Pool) lacks(brim bool) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return min(p.size+p.wanted-len(p.ready), p.opts.Batch)
+	n := p.size + p.wanted - len(p.ready)
+	if n < p.opts.Batch && len(p.ready) >= p.lowWater() && !brim {
+		return 0
+	}
+	return max(0, min(n, p.opts.Batch))
 }
 
 // fill puts n new keys into the pool, in the place of the oldest ones up to the

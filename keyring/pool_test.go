@@ -21,6 +21,7 @@ func TestPoolFillsAheadInBatches(t *testing.T) {
 		f := newFixture()
 		p := keyring.NewPool(f.fake, f.gen, keyring.PoolOptions{Size: 300, LowWater: 100, Batch: 128})
 		defer p.Close()
+		time.Sleep(time.Second) // the last few come when it is quiet
 		synctest.Wait()
 		if c := f.fake.Counters(); p.Len() != 300 || c.Wraps != 3 || c.Items != 300 || c.Largest != 128 {
 			t.Fatalf("%d ready after %+v; want 300 after 3 requests", p.Len(), c)
@@ -52,6 +53,7 @@ func TestPoolFillsAheadInBatches(t *testing.T) {
 			t.Fatalf("%d requests at the low-water mark; want 3", n)
 		}
 		take(1)
+		time.Sleep(time.Second)
 		synctest.Wait()
 		if n := f.fake.Counters().Wraps; p.Len() != 300 || n != 5 {
 			t.Fatalf("below it: %d ready after %d requests; want 300 after 5", p.Len(), n)
@@ -60,6 +62,35 @@ func TestPoolFillsAheadInBatches(t *testing.T) {
 		f.wantCells(t, "closed", 0)
 		if _, err := p.Get(t.Context()); !errors.Is(err, keyring.ErrClosed) {
 			t.Fatalf("Get after Close: %v", err)
+		}
+	})
+}
+
+// TestPoolAsksInFullBatches: what is taken while a request is under way must not
+// cause one of its own.
+func TestPoolAsksInFullBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture()
+		f.fake.SetDelay(10 * time.Millisecond)
+		p := keyring.NewPool(f.fake, f.gen, keyring.PoolOptions{})
+		defer p.Close()
+		time.Sleep(time.Second)
+		before := f.fake.Counters().Wraps
+		const keys = 5000
+		for range keys {
+			begun := time.Now()
+			fresh, err := p.Get(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			fresh.Key.Wipe()
+			if waited := time.Since(begun); waited != 0 {
+				t.Fatalf("creation waited %v", waited)
+			}
+			time.Sleep(200 * time.Microsecond)
+		}
+		if n := f.fake.Counters().Wraps - before; n > keys/keyring.DefaultBatch+1 {
+			t.Errorf("%d requests for %d keys", n, keys)
 		}
 	})
 }
