@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// prefetchFirst is how many keys are fetched ahead when a second file is opened in directory order. The number doubles
-	// with each half that is used, up to prefetchMost: a reader that stops has cost little, one that goes on never waits.
+	// prefetchFirst is how many keys are fetched ahead when a second file is opened in directory order. Once half of them are
+	// used, twice as many are fetched, up to prefetchMost: a reader that stops has cost little, one that goes on never waits.
 	prefetchFirst = 16
 	prefetchMost  = 1024
 	// prefetchStreams is how many readers are followed at once.
@@ -76,9 +76,10 @@ func (p *prefetcher) opening(dir int, dirKey FileKey, stored string, file FileKe
 		return
 	case used:
 		s.dir = dirKey
-		if len(s.ahead) <= s.window/2 {
-			s.window = min(2*s.window, prefetchMost)
+		if len(s.ahead) > s.window/2 || s.walking {
+			return
 		}
+		s.window = min(2*s.window, prefetchMost)
 	case s.walking: // the walk has not come here yet
 		return
 	default: // another file of the directory, and nothing is known of what follows it
@@ -137,8 +138,14 @@ func (p *prefetcher) remember(s *stream) {
 	p.streams = append([]*stream{s}, p.streams...)
 }
 
-// advance moves the walk on until the stream is far enough ahead.
+// advance moves the walk on until the stream is far enough ahead. It fetches in full requests.
 func (p *prefetcher) advance(s *stream) {
+	var batch []keyring.Wrapped
+	fetch := func() {
+		full := batch
+		batch = nil
+		p.work.Go(func() { p.v.cache.Fetch(p.ctx, full) })
+	}
 	for p.wants(s) {
 		key, wrapped, err := s.walk.next()
 		if err != nil {
@@ -150,7 +157,12 @@ func (p *prefetcher) advance(s *stream) {
 		p.mu.Lock()
 		s.ahead[key] = true
 		p.mu.Unlock()
-		p.work.Go(func() { p.fetch(wrapped) })
+		if batch = append(batch, wrapped); len(batch) == keyring.DefaultBatch {
+			fetch()
+		}
+	}
+	if len(batch) > 0 {
+		fetch()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -175,13 +187,6 @@ func (p *prefetcher) follows(s *stream) bool {
 		}
 	}
 	return false
-}
-
-// fetch brings one key into the cache. Whoever opens the file is told what is wrong with it; here nobody asked.
-func (p *prefetcher) fetch(w keyring.Wrapped) {
-	if lease, err := p.v.cache.Acquire(p.ctx, w); err == nil {
-		lease.Release()
-	}
 }
 
 func (p *prefetcher) close() {
