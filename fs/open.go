@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/envfs/envfs/internal/backing"
+	"github.com/envfs/envfs/keyring"
 	"github.com/envfs/envfs/volume"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -274,6 +275,11 @@ func (s *Server) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, 
 }
 
 func (s *Server) create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) (*inode, fuse.Status) {
+	key, status := s.newKey(cancel, in.NodeId)
+	if status != fuse.OK {
+		return nil, status
+	}
+	defer key.discard()
 	p, err := s.at(in.NodeId, name, false)
 	if err != nil {
 		return nil, statusOf(err)
@@ -292,7 +298,7 @@ func (s *Server) create(cancel <-chan struct{}, in *fuse.CreateIn, name string, 
 		s.dropUnused(p.fd, p.name)
 		return nil, statusOf(err)
 	}
-	n, err := s.begin(requestContext(cancel), fd, &in.Caller, p, mode, out, func(st *unix.Stat_t) *inode {
+	n, err := s.begin(fd, key, &in.Caller, p, mode, out, func(st *unix.Stat_t) *inode {
 		return s.table.adopt(p.link(), st)
 	})
 	if err == nil {
@@ -307,6 +313,11 @@ func (s *Server) create(cancel <-chan struct{}, in *fuse.CreateIn, name string, 
 
 // Tmpfile makes a regular file without a name.
 func (s *Server) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	key, status := s.newKey(cancel, in.NodeId)
+	if status != fuse.OK {
+		return status
+	}
+	defer key.discard()
 	p, err := s.at(in.NodeId, "tmpfile", false)
 	if err != nil {
 		return statusOf(err)
@@ -318,7 +329,7 @@ func (s *Server) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Cr
 	if err != nil {
 		return statusOf(err)
 	}
-	n, err := s.begin(requestContext(cancel), fd, &in.Caller, p, mode, out, s.table.adoptNameless)
+	n, err := s.begin(fd, key, &in.Caller, p, mode, out, s.table.adoptNameless)
 	if err != nil {
 		return s.fail("create", n, err)
 	}
@@ -326,15 +337,48 @@ func (s *Server) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Cr
 	return fuse.OK
 }
 
+// newKey is the key of a file that is being made. It is had before the directory is locked: waiting for the key service must
+// not keep others out of the directory.
+type newKey struct {
+	fresh keyring.Fresh
+	taken bool
+}
+
+// newKey takes a key for a file in the directory with the given node ID.
+func (s *Server) newKey(cancel <-chan struct{}, dir uint64) (*newKey, fuse.Status) {
+	n := s.table.get(dir)
+	if n == nil {
+		return nil, fuse.Status(unix.ESTALE)
+	}
+	ctx, stop := context.WithTimeout(requestContext(cancel), s.opts.KeyWait)
+	defer stop()
+	fresh, err := s.vol.NewKey(ctx)
+	if err != nil {
+		return nil, s.fail("create", n, err)
+	}
+	return &newKey{fresh: fresh}, fuse.OK
+}
+
+// take hands the key over.
+func (k *newKey) take() keyring.Fresh {
+	k.taken = true
+	return k.fresh
+}
+
+// discard wipes a key that nobody took.
+func (k *newKey) discard() {
+	if !k.taken {
+		k.fresh.Key.Wipe()
+	}
+}
+
 // begin turns the descriptor of a new backing file into an open file. It takes fd over in any case. On an error the inode
 // that it returns is only for messages.
-func (s *Server) begin(ctx context.Context, fd int, caller *fuse.Caller, p place, mode uint32, out *fuse.CreateOut,
+func (s *Server) begin(fd int, key *newKey, caller *fuse.Caller, p place, mode uint32, out *fuse.CreateOut,
 	adopt func(*unix.Stat_t) *inode) (*inode, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.KeyWait)
-	defer cancel()
 	var st unix.Stat_t
 	ev := &fileEvents{s: s}
-	f, err := s.vol.NewFile(ctx, fd, ev)
+	f, err := s.vol.NewFile(fd, key.take(), ev)
 	if err != nil {
 		_ = s.store.Close(fd) // nothing was written through it
 		return p.dir, err

@@ -65,29 +65,50 @@ func NewBatcher(kr Keyring, opts BatcherOptions) *Batcher {
 
 var _ Unwrapper = (*Batcher)(nil)
 
-// Unwrap unwraps one key, in one request with those of other callers. If ctx
-// ends it returns at once and leaves the others unharmed.
+// Unwrap is UnwrapAll for one key.
 func (b *Batcher) Unwrap(ctx context.Context, w Wrapped) (*secret.Key, error) {
+	u := b.UnwrapAll(ctx, []Wrapped{w})[0]
+	return u.Key, u.Err
+}
+
+// UnwrapAll unwraps keys, in one request as far as they fit, with those of other
+// callers. If ctx ends it returns at once and leaves the others unharmed.
+func (b *Batcher) UnwrapAll(ctx context.Context, wrapped []Wrapped) []Unwrapped {
 	if ctx.Err() != nil {
-		return nil, ContextError(ctx, "unwrap")
+		return refuseAll(wrapped, ContextError(ctx, "unwrap"))
 	}
-	c := &call{wrapped: w, done: make(chan struct{})}
+	calls := make([]*call, len(wrapped))
+	for i, w := range wrapped {
+		calls[i] = &call{wrapped: w, done: make(chan struct{})}
+	}
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
-		return nil, ErrClosed
+		return refuseAll(wrapped, ErrClosed)
 	}
-	b.waiting = append(b.waiting, c)
+	b.waiting = append(b.waiting, calls...)
 	b.send()
 	b.mu.Unlock()
 
-	select {
-	case <-c.done:
-		return c.result.Key, c.result.Err
-	case <-ctx.Done():
-		b.leave(c)
-		return nil, ContextError(ctx, "unwrap")
+	results := make([]Unwrapped, len(wrapped))
+	for i, c := range calls {
+		select {
+		case <-c.done:
+			results[i] = c.result
+		case <-ctx.Done():
+			b.leave(c)
+			results[i].Err = ContextError(ctx, "unwrap")
+		}
 	}
+	return results
+}
+
+func refuseAll(wrapped []Wrapped, err error) []Unwrapped {
+	results := make([]Unwrapped, len(wrapped))
+	for i := range results {
+		results[i].Err = err
+	}
+	return results
 }
 
 // send starts requests for what is waiting: one if none is under way, more

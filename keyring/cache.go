@@ -121,6 +121,48 @@ func (c *Cache) Acquire(ctx context.Context, w Wrapped) (*Lease, error) {
 	return &Lease{c: c, e: e}, nil
 }
 
+// Fetch gets keys before somebody acquires them, in one question for all that
+// are not there. It returns when they are there or cannot be had, or when ctx
+// ends. A key that is refused is refused again to whoever acquires it.
+func (c *Cache) Fetch(ctx context.Context, wrapped []Wrapped) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	asking, cancel := context.WithTimeout(c.ctx, c.opts.Timeout)
+	wanted := 0 // of what is asked, by somebody; guarded by mu
+	forsake := func() {
+		if wanted--; wanted == 0 {
+			cancel()
+		}
+	}
+	var missing []*entry
+	var questions []*question
+	for _, w := range wrapped {
+		e := c.hold(w)
+		if e.question != nil || c.serves(e) {
+			c.letGo(e)
+			continue
+		}
+		e.question = &question{done: make(chan struct{}), cancel: forsake}
+		missing, questions = append(missing, e), append(questions, e.question)
+	}
+	wanted = len(missing)
+	c.wg.Go(func() {
+		defer cancel()
+		c.question(asking, missing...)
+	})
+	c.mu.Unlock()
+	for i, e := range missing {
+		select {
+		case <-questions[i].done:
+		case <-ctx.Done():
+		}
+		c.release(e)
+	}
+}
+
 // Adopt puts a key that was just made and wrapped into the cache, which owns it
 // from now on.
 func (c *Cache) Adopt(w Wrapped, key *secret.Key) *Lease {
@@ -183,6 +225,11 @@ func (c *Cache) hold(w Wrapped) *entry {
 func (c *Cache) release(e *entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.letGo(e)
+}
+
+// letGo is release. Called with mu held.
+func (c *Cache) letGo(e *entry) {
 	if e.refs--; e.refs > 0 {
 		return
 	}

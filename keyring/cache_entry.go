@@ -30,7 +30,7 @@ type entry struct {
 // err is set before done is closed.
 type question struct {
 	done   chan struct{}
-	cancel context.CancelFunc
+	cancel func() // when nobody waits any more; called once, with Cache.mu held
 	err    error
 }
 
@@ -116,14 +116,23 @@ func (c *Cache) ask(e *entry) *question {
 		return e.question
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, c.opts.Timeout)
-	q := &question{done: make(chan struct{}), cancel: cancel}
-	e.question = q
+	e.question = &question{done: make(chan struct{}), cancel: cancel}
 	c.wg.Go(func() {
 		defer cancel()
-		key, err := c.src.Unwrap(ctx, e.wrapped)
-		c.answer(e, key, err)
+		c.question(ctx, e)
 	})
-	return q
+	return e.question
+}
+
+// question puts the questions of entries to the service, together.
+func (c *Cache) question(ctx context.Context, entries ...*entry) {
+	wrapped := make([]Wrapped, len(entries))
+	for i, e := range entries {
+		wrapped[i] = e.wrapped
+	}
+	for i, u := range c.src.UnwrapAll(ctx, wrapped) {
+		c.answer(entries[i], u.Key, u.Err)
+	}
 }
 
 // answer takes what the service said, or that it said nothing.

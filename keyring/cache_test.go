@@ -108,6 +108,68 @@ func TestCacheSingleflight(t *testing.T) {
 	})
 }
 
+// TestCacheFetch: keys that are fetched ahead cost one request, and whoever
+// acquires one of them meanwhile waits for that.
+func TestCacheFetch(t *testing.T) {
+	const n = 100
+	withCache(t, n, n, func(t *testing.T, f cacheFixture) {
+		f.acquire(t, 0).Release()
+		f.fake.SetDelay(time.Second)
+		fetched := make(chan struct{})
+		go func() {
+			defer close(fetched)
+			f.cache.Fetch(t.Context(), append(f.wrapped, f.wrapped[1])) // one twice: a hard link
+		}()
+		synctest.Wait()
+		f.acquire(t, 1).Release()
+		<-fetched
+		for i := range n {
+			f.acquire(t, i).Release()
+		}
+		f.wantUnwraps(t, "all acquired", 2)
+		if c := f.fake.Counters(); c.Items != n {
+			t.Errorf("%d keys asked for; want each once", c.Items)
+		}
+	})
+}
+
+// TestCacheFetchForsaken: the request of a fetch ends when nobody waits for any
+// of its keys, and not before.
+func TestCacheFetchForsaken(t *testing.T) {
+	withCache(t, 3, 10, func(t *testing.T, f cacheFixture) {
+		f.fake.SetDelay(time.Minute)
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		got := make(chan error, 1)
+		go func() {
+			time.Sleep(time.Millisecond)
+			l, err := f.cache.Acquire(t.Context(), f.wrapped[2])
+			if err == nil {
+				l.Release()
+			}
+			got <- err
+		}()
+		begun := time.Now()
+		f.cache.Fetch(ctx, f.wrapped)
+		if took := time.Since(begun); took != time.Second {
+			t.Errorf("it returned after %v; its context ended after a second", took)
+		}
+		if err := <-got; keyring.Class(err) != keyring.ErrUnreachable || time.Since(begun) != 30*time.Second {
+			t.Errorf("who waits still: %v after %v; want the timeout of the request, 30 s", err, time.Since(begun))
+		}
+
+		synctest.Wait()
+		before := f.fake.Counters().Cancelled
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		f.cache.Fetch(ctx, f.wrapped)
+		synctest.Wait()
+		if n := f.fake.Counters().Cancelled - before; n != 1 {
+			t.Errorf("%d requests given up; want the one that nobody waits for", n)
+		}
+	})
+}
+
 func TestCacheAdopt(t *testing.T) {
 	withCache(t, 1, 10, func(t *testing.T, f cacheFixture) {
 		l := f.cache.Adopt(f.wrapped[0], f.keys[0].Clone())
@@ -321,13 +383,13 @@ type slowToCancel struct {
 	calls atomic.Int64
 }
 
-func (s *slowToCancel) Unwrap(ctx context.Context, _ keyring.Wrapped) (*secret.Key, error) {
+func (s *slowToCancel) UnwrapAll(ctx context.Context, _ []keyring.Wrapped) []keyring.Unwrapped {
 	if s.calls.Add(1) == 1 {
 		<-ctx.Done()
 		time.Sleep(time.Second)
-		return nil, ctx.Err()
+		return []keyring.Unwrapped{{Err: ctx.Err()}}
 	}
-	return s.arena.Random(48), nil
+	return []keyring.Unwrapped{{Key: s.arena.Random(48)}}
 }
 
 // Who asks for a key right after another has given up does not get the other's
@@ -406,8 +468,8 @@ func TestCacheRefusesChangedKey(t *testing.T) {
 
 type changing struct{ arena *secret.Arena }
 
-func (c changing) Unwrap(context.Context, keyring.Wrapped) (*secret.Key, error) {
-	return c.arena.Random(48), nil
+func (c changing) UnwrapAll(context.Context, []keyring.Wrapped) []keyring.Unwrapped {
+	return []keyring.Unwrapped{{Key: c.arena.Random(48)}}
 }
 
 func TestCacheWithoutTTL(t *testing.T) {

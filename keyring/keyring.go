@@ -66,9 +66,10 @@ type VersionReader interface {
 	LatestVersion(ctx context.Context) (int, error)
 }
 
-// Unwrapper unwraps one key; a [Batcher] is one. The key becomes the caller's.
+// Unwrapper unwraps keys, each with an answer of its own, in order; a [Batcher]
+// is one. The keys become the caller's.
 type Unwrapper interface {
-	Unwrap(ctx context.Context, w Wrapped) (*secret.Key, error)
+	UnwrapAll(ctx context.Context, wrapped []Wrapped) []Unwrapped
 }
 
 // Wrapped is a wrapped key in the key service's own form, such as

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +22,7 @@ type PoolOptions struct {
 	Timeout  time.Duration // for one request; default 30 s
 	RetryMin time.Duration // first wait after a failed refill, doubled up to RetryMax; default 500 ms
 	RetryMax time.Duration // default 5 s
-	MaxAge   time.Duration // after which an unused key is wrapped anew, under the newest KEK version; default 5 min
+	MaxAge   time.Duration // after which an unused key is replaced by one under the newest KEK version; default 5 min
 	Log      *slog.Logger  // default: discard
 }
 
@@ -55,6 +56,10 @@ type Fresh struct {
 // empty.
 const maxGrowth = 8
 
+// topUpPause is how long after a refill a pool is filled to the brim, unless it
+// gets low before.
+const topUpPause = time.Second
+
 // pooled is a key in the pool.
 type pooled struct {
 	Fresh
@@ -64,9 +69,9 @@ type pooled struct {
 // Pool keeps keys made locally and wrapped in batches ahead of need, so that
 // creating a file asks the key service nothing. Only an empty pool waits for
 // it, and then holds more from then on, until demand falls. A key that was not
-// used for some time is wrapped anew: the KEK version that wrapped it may have
-// been retired, and a file created with it could not be opened again. It is
-// safe for concurrent use.
+// used for some time is replaced: the KEK version that wrapped it may have been
+// retired, and a file created with it could not be opened again. It is safe for
+// concurrent use.
 type Pool struct {
 	kr     Keyring
 	gen    func() *secret.Key
@@ -208,14 +213,17 @@ func (p *Pool) Close() {
 // service's answer at once.
 func (p *Pool) refill(ctx context.Context) {
 	defer close(p.ended)
-	var retry <-chan time.Time
+	var retry, topUp <-chan time.Time
 	aging := time.NewTicker(p.opts.MaxAge / 2)
 	defer aging.Stop()
 	for failures := 0; ; {
+		brim := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-retry:
+		case <-topUp:
+			brim = true
 		case <-aging.C:
 			p.renew(ctx)
 			continue
@@ -224,9 +232,12 @@ func (p *Pool) refill(ctx context.Context) {
 				continue
 			}
 		}
-		retry = nil
-		if err := p.fillUp(ctx); err == nil {
+		retry, topUp = nil, nil
+		if err := p.fillUp(ctx, brim); err == nil {
 			failures = 0
+			if p.lacks(true) > 0 {
+				topUp = time.After(topUpPause)
+			}
 		} else if ctx.Err() == nil {
 			if failures++; failures == 1 {
 				p.opts.Log.Warn("cannot wrap new keys; files can be created while the pool lasts",
@@ -243,123 +254,127 @@ func (p *Pool) someoneWaits() bool {
 	return p.wanted > 0 && len(p.ready) == 0
 }
 
-// fillUp wraps batches until the pool is full, if it is low.
-func (p *Pool) fillUp(ctx context.Context) error {
-	p.mu.Lock()
-	low := len(p.ready) < p.lowWater() || p.wanted > 0
-	p.mu.Unlock()
-	if !low {
-		return nil // woken by a caller whom the last refill served already
-	}
+// fillUp fills a pool that is low, or lacks a full batch; with brim, any that is
+// not full.
+func (p *Pool) fillUp(ctx context.Context, brim bool) error {
 	for {
-		n := p.lacks()
-		if n <= 0 {
+		n := p.lacks(brim)
+		if n == 0 {
 			return nil
 		}
-		if err := p.fill(ctx, n); err != nil {
+		if err := p.fill(ctx, n, nil); err != nil {
 			return err
 		}
+		brim = false
 	}
 }
 
-// lacks returns how many keys the next request is to wrap.
-func (p *Pool) lacks() int {
+// lacks returns how many keys the next request is to wrap. While keys are being
+// taken they are replaced in full batches, and the last few when it is quiet:
+// or each round trip would be followed by a request for what was taken
+// meanwhile.
+func (p *Pool) lacks(brim bool) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return min(p.size+p.wanted-len(p.ready), p.opts.Batch)
+	n := p.size + p.wanted - len(p.ready)
+	if n < p.opts.Batch && len(p.ready) >= p.lowWater() && !brim {
+		return 0
+	}
+	return max(0, min(n, p.opts.Batch))
 }
 
-// fill wraps n keys and puts them into the pool.
-func (p *Pool) fill(ctx context.Context, n int) error {
+// fill puts n new keys into the pool, in the place of the oldest ones up to the
+// key last, if that is set. Without an answer the pool stays as it is; a refusal
+// ends what was to be replaced.
+func (p *Pool) fill(ctx context.Context, n int, last *secret.Key) error {
+	fresh, err := p.generate(ctx, n)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil || answered(err) {
+		p.dropThrough(last)
+	}
+	p.ready = append(p.ready, fresh...)
+	p.endRound(err)
+	return err
+}
+
+// generate makes n keys and has them wrapped.
+func (p *Pool) generate(ctx context.Context, n int) ([]pooled, error) {
+	if n == 0 {
+		return nil, nil
+	}
 	keys := make([]*secret.Key, n)
 	for i := range keys {
 		keys[i] = p.gen()
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.opts.Timeout)
 	defer cancel()
-	fresh, err := p.wrap(ctx, keys)
-	if err != nil {
-		for _, k := range keys {
-			k.Wipe()
-		}
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ready = append(p.ready, fresh...)
-	p.endRound(err)
-	return err
-}
-
-// wrap has keys wrapped; they stay the caller's if that fails.
-func (p *Pool) wrap(ctx context.Context, keys []*secret.Key) ([]pooled, error) {
 	wrapped, err := p.kr.Wrap(ctx, keys)
 	if err == nil && len(wrapped) != len(keys) {
 		err = &Error{Class: ErrUnreachable, Op: "wrap", Err: errors.New("wrong number of results")}
 	}
 	if err != nil {
+		for _, k := range keys {
+			k.Wipe()
+		}
 		return nil, err
 	}
-	fresh := make([]pooled, len(keys))
+	fresh := make([]pooled, n)
 	for i, k := range keys {
 		fresh[i] = pooled{Fresh{k, wrapped[i]}, time.Now()}
 	}
 	return fresh, nil
 }
 
-// renew has the keys that grew old wrapped anew, a batch at a time, and lets
-// the pool shrink if it was not found empty lately. Without an answer the old
-// wraps serve on; a refusal ends them.
+// renew replaces the keys that grew old, a batch at a time, and lets the pool
+// shrink if it was not found empty lately. They stay in the pool, and serve,
+// until the new ones are there.
 func (p *Pool) renew(ctx context.Context) {
+	p.calm()
 	for {
-		old := p.takeOld()
-		if len(old) == 0 {
+		last, n := p.old()
+		if last == nil {
 			return
 		}
-		keys := make([]*secret.Key, len(old))
-		for i, f := range old {
-			keys[i] = f.Key
+		if err := p.fill(ctx, n, last); err != nil && !answered(err) {
+			return
 		}
-		ask, cancel := context.WithTimeout(ctx, p.opts.Timeout)
-		fresh, err := p.wrap(ask, keys)
-		cancel()
-		if err == nil {
-			p.putBack(fresh)
-			continue
-		}
-		if answered(err) {
-			for _, k := range keys {
-				k.Wipe()
-			}
-			continue
-		}
-		p.putBack(old)
-		return
 	}
 }
 
-// takeOld takes a batch of keys out of the pool that are older than half of
-// MaxAge: they would be too old before the next look.
-func (p *Pool) takeOld() []pooled {
+// calm lets a pool shrink that was not found empty since it was last called.
+func (p *Pool) calm() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.starve {
 		p.size = p.opts.Size
 	}
 	p.starve = false
-	n := 0
-	for n < min(len(p.ready), p.opts.Batch) && time.Since(p.ready[n].wrapped) >= p.opts.MaxAge/2 {
-		n++
-	}
-	old := append([]pooled(nil), p.ready[:n]...)
-	clear(p.ready[:n])
-	p.ready = p.ready[n:]
-	return old
 }
 
-func (p *Pool) putBack(keys []pooled) {
+// old returns the last one of a batch of keys that are older than half of
+// MaxAge, and how many new ones are to take their place: they would be too old
+// before the next look. last is nil if there are none.
+func (p *Pool) old() (last *secret.Key, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.ready = append(p.ready, keys...)
+	old := 0
+	for old < min(len(p.ready), p.opts.Batch) && time.Since(p.ready[old].wrapped) >= p.opts.MaxAge/2 {
+		last = p.ready[old].Key
+		old++
+	}
+	return last, max(0, min(old, p.size-(len(p.ready)-old)))
+}
+
+// dropThrough wipes the oldest keys up to the key last, if that was not taken
+// meanwhile. Called with mu held.
+func (p *Pool) dropThrough(last *secret.Key) {
+	end := 1 + slices.IndexFunc(p.ready, func(f pooled) bool { return f.Key == last })
+	for _, f := range p.ready[:end] {
+		f.Key.Wipe()
+	}
+	clear(p.ready[:end])
+	p.ready = p.ready[end:]
 }
 
 // endRound lets the waiting callers look again. Called with mu held.

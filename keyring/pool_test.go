@@ -21,6 +21,7 @@ func TestPoolFillsAheadInBatches(t *testing.T) {
 		f := newFixture()
 		p := keyring.NewPool(f.fake, f.gen, keyring.PoolOptions{Size: 300, LowWater: 100, Batch: 128})
 		defer p.Close()
+		time.Sleep(time.Second) // the last few come when it is quiet
 		synctest.Wait()
 		if c := f.fake.Counters(); p.Len() != 300 || c.Wraps != 3 || c.Items != 300 || c.Largest != 128 {
 			t.Fatalf("%d ready after %+v; want 300 after 3 requests", p.Len(), c)
@@ -52,6 +53,7 @@ func TestPoolFillsAheadInBatches(t *testing.T) {
 			t.Fatalf("%d requests at the low-water mark; want 3", n)
 		}
 		take(1)
+		time.Sleep(time.Second)
 		synctest.Wait()
 		if n := f.fake.Counters().Wraps; p.Len() != 300 || n != 5 {
 			t.Fatalf("below it: %d ready after %d requests; want 300 after 5", p.Len(), n)
@@ -60,6 +62,35 @@ func TestPoolFillsAheadInBatches(t *testing.T) {
 		f.wantCells(t, "closed", 0)
 		if _, err := p.Get(t.Context()); !errors.Is(err, keyring.ErrClosed) {
 			t.Fatalf("Get after Close: %v", err)
+		}
+	})
+}
+
+// TestPoolAsksInFullBatches: what is taken while a request is under way must not
+// cause one of its own.
+func TestPoolAsksInFullBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture()
+		f.fake.SetDelay(10 * time.Millisecond)
+		p := keyring.NewPool(f.fake, f.gen, keyring.PoolOptions{})
+		defer p.Close()
+		time.Sleep(time.Second)
+		before := f.fake.Counters().Wraps
+		const keys = 5000
+		for range keys {
+			begun := time.Now()
+			fresh, err := p.Get(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			fresh.Key.Wipe()
+			if waited := time.Since(begun); waited != 0 {
+				t.Fatalf("creation waited %v", waited)
+			}
+			time.Sleep(200 * time.Microsecond)
+		}
+		if n := f.fake.Counters().Wraps - before; n > keys/keyring.DefaultBatch+1 {
+			t.Errorf("%d requests for %d keys", n, keys)
 		}
 	})
 }
@@ -238,6 +269,47 @@ func TestPoolKeepsOldKeysDuringOutage(t *testing.T) {
 		if n := p.Len(); n != 0 {
 			t.Errorf("%d keys ready after a refusal", n)
 		}
+	})
+}
+
+// TestPoolServesWhileItRenews: old keys stay until those that replace them are
+// there, so creation goes on although the service takes its time.
+func TestPoolServesWhileItRenews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture()
+		const size = 100
+		p := keyring.NewPool(f.fake, f.gen, keyring.PoolOptions{Size: size, LowWater: 1, MaxAge: time.Minute})
+		synctest.Wait()
+		version := f.fake.Rotate()
+		f.fake.SetDelay(20 * time.Second)
+		time.Sleep(31 * time.Second)
+		synctest.Wait()
+		if n := f.fake.Counters().Wraps; n != 2 || p.Len() != size {
+			t.Fatalf("%d ready and %d requests; want %d and a renewal under way", p.Len(), n, size)
+		}
+		get := func() (waited time.Duration, v int) {
+			begun := time.Now()
+			fresh, err := p.Get(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			fresh.Key.Wipe()
+			v, err = fresh.Wrapped.Version()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return time.Since(begun), v
+		}
+		for i := range size {
+			if waited, v := get(); waited != 0 || v != version-1 {
+				t.Fatalf("key %d: version %d after %v", i, v, waited)
+			}
+		}
+		if waited, v := get(); waited != 19*time.Second || v != version {
+			t.Errorf("the empty pool: version %d after %v; want %d with the end of the renewal", v, waited, version)
+		}
+		p.Close()
+		f.wantCells(t, "closed", 0)
 	})
 }
 

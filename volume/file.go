@@ -57,14 +57,18 @@ type FileEvents interface {
 // ErrReadOnly is returned by calls that would change a File opened for reading.
 var ErrReadOnly = fmt.Errorf("file is open for reading only: %w", unix.EBADF)
 
+// NewKey takes a DEK from the pool for a file that is about to be made. It waits for the key service when the pool is empty,
+// so it is called before any lock is taken. The key goes to NewFile, or is wiped.
+func (v *Volume) NewKey(ctx context.Context) (keyring.Fresh, error) { return v.pool.Get(ctx) }
+
 // NewFile takes over the descriptor fd of a regular backing file that has just been created, is empty, and is open for
-// reading and writing. It takes a DEK from the pool, so it waits for the key service only when the pool is empty.
-// The file has no header until the first byte is written. On an error fd stays the caller's.
-func (v *Volume) NewFile(ctx context.Context, fd int, ev FileEvents) (*File, error) {
+// reading and writing. The file has no header until the first byte is written. On an error fd stays the caller's; key is the
+// file's in any case.
+func (v *Volume) NewFile(fd int, key keyring.Fresh, ev FileEvents) (*File, error) {
 	f := v.newFile(fd, true, ev)
 	f.header.fresh = true
 	f.header.epoch = v.creations.Load()
-	if err := f.key.generate(ctx, v); err != nil {
+	if err := f.key.adopt(v, key); err != nil {
 		return nil, err
 	}
 	return f, nil

@@ -41,10 +41,15 @@ type fileKey struct {
 
 // generate takes a new DEK from the pool.
 func (k *fileKey) generate(ctx context.Context, v *Volume) error {
-	fresh, err := v.pool.Get(ctx)
+	fresh, err := v.NewKey(ctx)
 	if err != nil {
 		return err
 	}
+	return k.adopt(v, fresh)
+}
+
+// adopt gives the cache a new DEK and uses it.
+func (k *fileKey) adopt(v *Volume, fresh keyring.Fresh) error {
 	k.cache = v.cache
 	return k.install(v.cache.Adopt(fresh.Wrapped, fresh.Key), fresh.Wrapped)
 }

@@ -89,7 +89,11 @@ func (r *fileRig) create(name string) *File {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	f, err := r.vol.NewFile(r.t.Context(), fd, &fileLog{})
+	key, err := r.vol.NewKey(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	f, err := r.vol.NewFile(fd, key, &fileLog{})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -10,10 +10,16 @@ import (
 )
 
 const (
-	// prefetchFirst is how many keys are fetched ahead when a second file is opened in directory order. The number doubles
-	// with each half that is used, up to prefetchMost: a reader that stops has cost little, one that goes on never waits.
+	// prefetchFirst is how many keys are fetched ahead when a second file is opened in directory order. Once half of them are
+	// used, twice as many are fetched, up to prefetchMost: a reader that stops has cost little, one that goes on never waits.
 	prefetchFirst = 16
 	prefetchMost  = 1024
+	// prefetchScattered is how many keys are fetched from the beginning of a directory whose files are opened in another order,
+	// as cp does, and prefetchMisses how many files that were not among those are opened before directory order is tried again.
+	prefetchScattered = 2 * keyring.DefaultBatch
+	prefetchMisses    = 64
+	// prefetchHeld bounds the files that are remembered as fetched and not opened.
+	prefetchHeld = 4 * prefetchMost
 	// prefetchStreams is how many readers are followed at once.
 	prefetchStreams = 4
 )
@@ -42,11 +48,17 @@ type prefetcher struct {
 
 // stream follows one reader.
 type stream struct {
-	ahead   map[FileKey]bool // fetched, not opened yet; guarded by prefetcher.mu
-	dir     FileKey          // directory of the file opened last; guarded by prefetcher.mu
-	window  int              // how many keys to be ahead; guarded by prefetcher.mu
-	walking bool             // a goroutine is moving the walk on; guarded by prefetcher.mu
-	walk    *walk            // belongs to that goroutine while walking is set
+	// ahead has the files that were fetched and not opened yet, with their places in the walk, from 1. Guarded by prefetcher.mu.
+	ahead     map[FileKey]int
+	fetched   int     // place of the last one that was fetched; guarded by prefetcher.mu
+	passed    int     // the furthest place of one that was opened; guarded by prefetcher.mu
+	window    int     // how far to be ahead of passed; guarded by prefetcher.mu
+	dir       FileKey // directory of the file opened last; guarded by prefetcher.mu
+	last      string  // name of that file; guarded by prefetcher.mu
+	scattered bool    // files of a directory are opened in another order; guarded by prefetcher.mu
+	misses    int     // files in a row that were not fetched; guarded by prefetcher.mu
+	walking   bool    // a goroutine is moving the walk on; guarded by prefetcher.mu
+	walk      *walk   // belongs to that goroutine while walking is set
 }
 
 func newPrefetcher(v *Volume) *prefetcher {
@@ -72,28 +84,64 @@ func (p *prefetcher) opening(dir int, dirKey FileKey, stored string, file FileKe
 	s, used := p.find(dirKey, file)
 	switch {
 	case s == nil: // a first file: remember where
-		p.remember(&stream{dir: dirKey, ahead: map[FileKey]bool{}})
-		return
+		scattered := len(p.streams) > 0 && p.streams[0].scattered && p.streams[0].misses == 0
+		s = &stream{misses: 1}
+		p.remember(s)
+		if scattered { // whoever reads the last directory in its own order does so in this one
+			p.start(s, dir, stored, true)
+		}
 	case used:
-		s.dir = dirKey
-		if len(s.ahead) <= s.window/2 {
+		s.misses = 0
+		if !s.walking && (s.fetched-s.passed <= s.window/2 || s.scattered && s.window < prefetchMost) {
 			s.window = min(2*s.window, prefetchMost)
+			p.goOn(s)
 		}
-	case s.walking: // the walk has not come here yet
-		return
-	default: // another file of the directory, and nothing is known of what follows it
-		w, err := p.v.newWalk(dir, stored)
-		if err != nil {
-			return
+	case !s.walking: // another file of the directory; a walk that is under way may come to it
+		if s.misses++; !s.scattered || s.misses >= prefetchMisses {
+			p.start(s, dir, stored, false)
 		}
-		if s.walk != nil {
-			s.walk.close()
-		}
-		s.walk, s.window, s.ahead = w, prefetchFirst, map[FileKey]bool{}
 	}
-	if !s.walking && s.walk != nil && len(s.ahead) < s.window {
-		s.walking = true
-		p.work.Go(func() { p.advance(s) })
+	s.dir, s.last = dirKey, stored
+}
+
+// start begins a walk behind the file that is opened, or at the beginning of its directory if files are opened in another
+// order than that of the directory. The caller holds mu.
+func (p *prefetcher) start(s *stream, dir int, stored string, scattered bool) {
+	w, err := p.v.newWalk(dir, stored)
+	if err != nil {
+		return
+	}
+	window := prefetchFirst
+	if scattered = scattered || s.last != "" && w.comesTo(s.last); scattered {
+		w.rewind()
+		window = prefetchScattered
+	}
+	if s.walk != nil {
+		s.walk.close()
+	}
+	*s = stream{walk: w, window: window, scattered: scattered, misses: 1, ahead: map[FileKey]int{}}
+	p.goOn(s)
+}
+
+// goOn moves the walk of a stream on, if there is one. The caller holds mu.
+func (p *prefetcher) goOn(s *stream) {
+	if s.walk == nil {
+		return
+	}
+	s.prune()
+	s.walking = true
+	p.work.Go(func() { p.advance(s) })
+}
+
+// prune forgets the files that a reader has left behind without opening them. The caller holds mu.
+func (s *stream) prune() {
+	if len(s.ahead) < prefetchHeld {
+		return
+	}
+	for file, place := range s.ahead {
+		if place < s.passed-prefetchHeld/2 {
+			delete(s.ahead, file)
+		}
 	}
 }
 
@@ -102,8 +150,9 @@ func (p *prefetcher) opening(dir int, dirKey FileKey, stored string, file FileKe
 func (p *prefetcher) find(dir, file FileKey) (s *stream, used bool) {
 	found := -1
 	for i, s := range p.streams {
-		if s.ahead[file] {
+		if place, ok := s.ahead[file]; ok {
 			delete(s.ahead, file)
+			s.passed = max(s.passed, place)
 			p.toFront(i)
 			return s, true
 		}
@@ -137,8 +186,14 @@ func (p *prefetcher) remember(s *stream) {
 	p.streams = append([]*stream{s}, p.streams...)
 }
 
-// advance moves the walk on until the stream is far enough ahead.
+// advance moves the walk on until the stream is far enough ahead. It fetches in full requests.
 func (p *prefetcher) advance(s *stream) {
+	var batch []keyring.Wrapped
+	fetch := func() {
+		full := batch
+		batch = nil
+		p.work.Go(func() { p.v.cache.Fetch(p.ctx, full) })
+	}
 	for p.wants(s) {
 		key, wrapped, err := s.walk.next()
 		if err != nil {
@@ -148,9 +203,15 @@ func (p *prefetcher) advance(s *stream) {
 			continue
 		}
 		p.mu.Lock()
-		s.ahead[key] = true
+		s.fetched++
+		s.ahead[key] = s.fetched
 		p.mu.Unlock()
-		p.work.Go(func() { p.fetch(wrapped) })
+		if batch = append(batch, wrapped); len(batch) == keyring.DefaultBatch {
+			fetch()
+		}
+	}
+	if len(batch) > 0 {
+		fetch()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -164,7 +225,7 @@ func (p *prefetcher) advance(s *stream) {
 func (p *prefetcher) wants(s *stream) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.closed && len(s.ahead) < s.window && p.follows(s)
+	return !p.closed && s.fetched-s.passed < s.window && len(s.ahead) < prefetchHeld && p.follows(s)
 }
 
 // follows reports whether the stream is still one of ours. The caller holds mu.
@@ -175,13 +236,6 @@ func (p *prefetcher) follows(s *stream) bool {
 		}
 	}
 	return false
-}
-
-// fetch brings one key into the cache. Whoever opens the file is told what is wrong with it; here nobody asked.
-func (p *prefetcher) fetch(w keyring.Wrapped) {
-	if lease, err := p.v.cache.Acquire(p.ctx, w); err == nil {
-		lease.Release()
-	}
 }
 
 func (p *prefetcher) close() {

@@ -92,7 +92,11 @@ func (w *rekeyWork) fill(fd int) (err error) {
 	if w.temp, err = w.v.store.Reopen(fd, unix.O_RDWR); err != nil {
 		return errors.Join(err, w.v.store.Close(fd))
 	}
-	f, err := w.v.NewFile(w.ctx, fd, noEvents{})
+	key, err := w.v.NewKey(w.ctx)
+	if err != nil {
+		return errors.Join(err, w.v.store.Close(fd))
+	}
+	f, err := w.v.NewFile(fd, key, noEvents{})
 	if err != nil {
 		return errors.Join(err, w.v.store.Close(fd))
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/envfs/envfs/crypto"
 	"github.com/envfs/envfs/keyring"
@@ -44,6 +45,15 @@ func (v *Volume) newWalk(dir int, after string) (*walk, error) {
 	}
 	return w, nil
 }
+
+// comesTo reports whether an entry of the directory that the walk stands in is still to come.
+func (w *walk) comesTo(name string) bool {
+	f := &w.frames[len(w.frames)-1]
+	return slices.ContainsFunc(f.entries[f.at:], func(e walkEntry) bool { return e.name == name })
+}
+
+// rewind goes back to the beginning of that directory.
+func (w *walk) rewind() { w.frames[len(w.frames)-1].at = 0 }
 
 // enter opens the directory called name in dir and reads its entries. With a match the walk goes on behind the matching entry.
 func (w *walk) enter(dir int, name string, match func(walkEntry) bool) error {

@@ -102,7 +102,11 @@ func writeOne(t testing.TB, v *volume.Volume, dir, plain string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := v.NewFile(context.Background(), fd, noEvents{})
+	key, err := v.NewKey(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := v.NewFile(fd, key, noEvents{})
 	if err != nil {
 		t.Fatal(err)
 	}

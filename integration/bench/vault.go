@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/envfs/envfs/integration/farvault"
 	"github.com/envfs/envfs/keyring/vault/vaulttest"
 )
 
@@ -83,16 +84,16 @@ func (b *vaultBench) measure(ctx context.Context) (err error) {
 
 // measureFar is measureOne with Vault at a distance.
 func (b *vaultBench) measureFar(ctx context.Context, rtt time.Duration) (err error) {
-	far, err := newFarVault(b.server.Address, rtt)
+	far, err := farvault.New(b.server.Address, rtt)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, far.close()) }()
+	defer func() { err = errors.Join(err, far.Close()) }()
 	fs := fileSystem{
 		name: "envfs-vault", program: "envfs",
 		init:  []string{"{t}", "init", "--keyring", "vault", "--transit-key", "bench", "{c}"},
 		mount: []string{"{t}", "mount", "--log-file", "{l}", "--transit-key", "bench", "{c}", "{m}"},
-		env:   []string{"VAULT_ADDR=" + far.address, "VAULT_TOKEN=" + b.server.RootToken},
+		env:   []string{"VAULT_ADDR=" + far.Address, "VAULT_TOKEN=" + b.server.RootToken},
 	}
 	return b.measureOne(ctx, columnOf(rtt), fs, far)
 }
@@ -101,7 +102,7 @@ func (b *vaultBench) measureFar(ctx context.Context, rtt time.Duration) (err err
 func columnOf(rtt time.Duration) string { return rtt.String() }
 
 // measureOne does all rows on a new volume; far is nil for the local keyring.
-func (b *vaultBench) measureOne(ctx context.Context, column string, fs fileSystem, far *farVault) (err error) {
+func (b *vaultBench) measureOne(ctx context.Context, column string, fs fileSystem, far *farvault.Vault) (err error) {
 	place, err := newPlace(ctx, b.folders, fs)
 	if err != nil {
 		return err
@@ -140,7 +141,7 @@ func vaultRows() []vaultRow {
 }
 
 // measureRow does a row and records its time and its requests.
-func (b *vaultBench) measureRow(p *place, column string, r vaultRow, far *farVault) error {
+func (b *vaultBench) measureRow(p *place, column string, r vaultRow, far *farvault.Vault) error {
 	if !r.warm {
 		if err := p.cold(); err != nil {
 			return err
@@ -148,7 +149,7 @@ func (b *vaultBench) measureRow(p *place, column string, r vaultRow, far *farVau
 	}
 	count := func() (int64, error) { return 0, nil }
 	if far != nil {
-		count = func() (int64, error) { return far.settle(p.ctx) }
+		count = func() (int64, error) { return far.Settle(p.ctx) }
 	}
 	before, err := count()
 	if err != nil {

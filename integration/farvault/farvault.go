@@ -1,4 +1,6 @@
-package main
+// Package farvault puts a Vault server at a distance and counts what it is
+// asked, for tests and benchmarks.
+package farvault
 
 import (
 	"context"
@@ -14,11 +16,11 @@ import (
 	"github.com/envfs/envfs/integration/delayproxy"
 )
 
-// farVault is a Vault server seen over a distance: a proxy that delays, then
-// one that counts requests, then the server.
-type farVault struct {
-	address string // for VAULT_ADDR
-	delay   *delayproxy.Proxy
+// Vault is a Vault server seen over a distance: a proxy that delays or cuts,
+// then one that counts requests, then the server.
+type Vault struct {
+	Address string            // for VAULT_ADDR
+	Line    *delayproxy.Proxy // the distance, and outages
 	server  *http.Server
 	served  chan error // what became of server
 
@@ -26,8 +28,8 @@ type farVault struct {
 	pending  atomic.Int64 // begun and not answered
 }
 
-// newFarVault puts the proxies before the server at an address.
-func newFarVault(address string, rtt time.Duration) (*farVault, error) {
+// New puts the proxies before the server at an address.
+func New(address string, rtt time.Duration) (*Vault, error) {
 	target, err := url.Parse(address)
 	if err != nil {
 		return nil, err
@@ -36,18 +38,18 @@ func newFarVault(address string, rtt time.Duration) (*farVault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &farVault{served: make(chan error, 1)}
-	if v.delay, err = delayproxy.Listen("127.0.0.1:0", l.Addr().String(), rtt); err != nil {
+	v := &Vault{served: make(chan error, 1)}
+	if v.Line, err = delayproxy.Listen("127.0.0.1:0", l.Addr().String(), rtt); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	v.address = "http://" + v.delay.Addr()
+	v.Address = "http://" + v.Line.Addr()
 	v.server = &http.Server{Handler: v.counting(target), ReadHeaderTimeout: time.Minute}
 	go func() { v.served <- v.server.Serve(l) }()
 	return v, nil
 }
 
 // counting passes requests on to the server and counts them.
-func (v *farVault) counting(target *url.URL) http.Handler {
+func (v *Vault) counting(target *url.URL) http.Handler {
 	// As many connections are kept as are needed, so that this proxy costs little.
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	forward := &httputil.ReverseProxy{
@@ -62,13 +64,16 @@ func (v *farVault) counting(target *url.URL) http.Handler {
 	})
 }
 
+// patience bounds the wait of Settle.
+const patience = time.Minute
+
 // quiet is for how long no request comes before all that was going to come counts as having come.
 const quiet = 300 * time.Millisecond
 
-// settle waits until no request is under way and none comes any more, and
+// Settle waits until no request is under way and none comes any more, and
 // returns how many there have been. Whoever asks all the time is not waited for
 // longer than patience.
-func (v *farVault) settle(ctx context.Context) (int64, error) {
+func (v *Vault) Settle(ctx context.Context) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	count, since := v.requests.Load(), time.Now()
@@ -88,9 +93,9 @@ func (v *farVault) settle(ctx context.Context) (int64, error) {
 	}
 }
 
-// close ends both proxies.
-func (v *farVault) close() error {
-	err := errors.Join(v.delay.Close(), v.server.Close())
+// Close ends both proxies.
+func (v *Vault) Close() error {
+	err := errors.Join(v.Line.Close(), v.server.Close())
 	if served := <-v.served; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}

@@ -1,4 +1,4 @@
-package main
+package farvault
 
 import (
 	"io"
@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TestFarVault sends requests over a distance: they arrive as they were sent,
+// TestVault sends requests over a distance: they arrive as they were sent,
 // take the round trip, and are counted.
-func TestFarVault(t *testing.T) {
+func TestVault(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -22,7 +22,7 @@ func TestFarVault(t *testing.T) {
 	}))
 	defer server.Close()
 	const rtt = 20 * time.Millisecond
-	far, err := newFarVault(server.URL, rtt)
+	far, err := New(server.URL, rtt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func TestFarVault(t *testing.T) {
 	const requests = 3
 	for range requests {
 		start := time.Now()
-		req, err := http.NewRequest(http.MethodPut, far.address+"/v1/transit/decrypt/docs", strings.NewReader("body"))
+		req, err := http.NewRequest(http.MethodPut, far.Address+"/v1/transit/decrypt/docs", strings.NewReader("body"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,13 +48,13 @@ func TestFarVault(t *testing.T) {
 			t.Errorf("a request took %v, less than the round trip", took)
 		}
 	}
-	if got, err := far.settle(t.Context()); err != nil || got != requests {
+	if got, err := far.Settle(t.Context()); err != nil || got != requests {
 		t.Errorf("%d requests counted, %v, want %d", got, err, requests)
 	}
-	if err := far.close(); err != nil {
+	if err := far.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := client.Get(far.address); err == nil {
+	if _, err := client.Get(far.Address); err == nil {
 		t.Error("a closed one answers")
 	}
 }
@@ -64,30 +64,32 @@ func TestSettleWaits(t *testing.T) {
 	release := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer server.Close()
-	far, err := newFarVault(server.URL, 0)
+	far, err := New(server.URL, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := far.close(); err != nil {
+		if err := far.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
 	answered := make(chan error, 1)
 	go func() {
-		reply, err := http.Get(far.address)
+		reply, err := http.Get(far.Address)
 		if err == nil {
 			err = reply.Body.Close()
 		}
 		answered <- err
 	}()
-	if err := until(t.Context(), "begun", func() bool { return far.pending.Load() == 1 }); err != nil {
-		t.Fatal(err)
+	for deadline := time.Now().Add(patience); far.pending.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the request has not begun")
+		}
 	}
 	start := time.Now()
 	const busy = 2 * quiet
 	time.AfterFunc(busy, func() { close(release) })
-	if got, err := far.settle(t.Context()); err != nil || got != 1 {
+	if got, err := far.Settle(t.Context()); err != nil || got != 1 {
 		t.Errorf("%d, %v", got, err)
 	}
 	if took := time.Since(start); took < busy {
