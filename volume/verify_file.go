@@ -87,8 +87,10 @@ func (w *verify) settle(fd int) fileLook {
 	look := w.look(fd, everyBlock())
 	for n := 1; look.faulty() && w.ctx.Err() == nil; n++ {
 		if n == verifyLooks {
-			look.err = fmt.Errorf("%w each time that it was read: %s", ErrFileChanged, look.fault())
-			return look
+			return fileLook{
+				stamp: look.stamp, id: look.id, read: look.read, bad: &badBlocks{},
+				err: fmt.Errorf("%w each time that it was read: %s", ErrFileChanged, look.fault()),
+			}
 		}
 		w.pause()
 		next := w.look(fd, look.again())
