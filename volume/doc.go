@@ -43,6 +43,9 @@
 // Rewriting envfs.json takes a second, short lock on the inode that currently
 // bears the name. So a passphrase can be changed while the volume is mounted.
 //
+// Volume.Verify needs neither lock: it only reads, and looks twice at what
+// seems wrong. A repair needs the first one, exclusively.
+//
 // LOCK ORDER: the directory before envfs.json. Init takes only the first,
 // Volume.UpdateKeyring only the second besides what its Volume holds.
 package volume

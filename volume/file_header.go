@@ -223,6 +223,9 @@ func (f *File) seal() error {
 	if err := f.v.store.Stat(f.FD(), &before); err != nil {
 		return err
 	}
+	if err := f.cutTail(&before, size); err != nil {
+		return err
+	}
 	if err := f.follow(image); err != nil {
 		return err
 	}
@@ -242,4 +245,18 @@ func (f *File) seal() error {
 	}
 	f.events.Sealed(before.Ctim, after.Ctim)
 	return nil
+}
+
+// cutTail removes what a crash has left of a block that was being appended, too short to be one, behind a file of size bytes
+// (format.md, 5.3). In an unsealed file it is ignored, in a sealed one it would be damage, so it must durably be gone before
+// the seal.
+func (f *File) cutTail(st *unix.Stat_t, size int64) error {
+	end := f.v.layout.CipherSize(size)
+	if tail := st.Size - end; tail <= 0 || tail > crypto.BlockOverhead || size%crypto.BlockSize != 0 {
+		return nil
+	}
+	if err := f.v.store.Truncate(f.FD(), end); err != nil {
+		return err
+	}
+	return f.v.store.Sync(f.FD(), true)
 }

@@ -259,3 +259,34 @@ func TestRetainWhileWaitingForSeal(t *testing.T) {
 		t.Errorf("header %+v", h)
 	}
 }
+
+// TestSealOfTornTail: what a power cut leaves of an append must not make the file unreadable once it is written to again.
+func TestSealOfTornTail(t *testing.T) {
+	for _, tail := range []int{1, crypto.BlockOverhead} {
+		r := newFileRig(t)
+		want := pattern(1, 2*block)
+		f := r.create("f")
+		if _, err := f.WriteAt(want, 0); err != nil {
+			t.Fatal(err)
+		}
+		unsealed, err := os.ReadFile(r.path("f"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Release()
+		if err := os.WriteFile(r.path("f"), append(unsealed, pattern(2, int64(tail))...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.reopen(&backing.Store{})
+		r.load("f", true).Release() // opened for writing, which is enough for a seal
+		r.reopen(&backing.Store{})
+		f, err = r.tryLoad("f", false)
+		if err != nil {
+			t.Fatalf("%d bytes behind the last block: %v", tail, err)
+		}
+		if got := readAll(t, f); !bytes.Equal(got, want) || f.header.get() != headerSealed {
+			t.Errorf("%d bytes behind the last block: state %v, or another content", tail, f.header.get())
+		}
+		f.Release()
+	}
+}

@@ -87,7 +87,7 @@ func (v *Volume) Nameless(dir int, name string) bool {
 const maxSidecar = 1024
 
 func (v *Volume) readFullName(dir int, name string) (_ string, err error) {
-	fd, err := v.store.Open(dir, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	fd, _, err := openForLook(v.store, dir, name)
 	if err != nil {
 		return "", err
 	}

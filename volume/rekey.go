@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -115,22 +113,7 @@ func (r *rekey) report() (done func()) {
 	if r.Progress == nil {
 		return func() {}
 	}
-	stop := make(chan struct{})
-	var ended sync.WaitGroup
-	ended.Go(func() {
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-stop:
-				r.Progress(r.count.snapshot())
-				return
-			case <-tick.C:
-				r.Progress(r.count.snapshot())
-			}
-		}
-	})
-	return func() { close(stop); ended.Wait() }
+	return tellProgress(func() { r.Progress(r.count.snapshot()) })
 }
 
 // all rekeys the files of a survey.

@@ -76,41 +76,45 @@ func (r *rekey) lookBelow(ctx context.Context, paths []string) (*rekeySurvey, er
 }
 
 // below looks at a file, or at all that is below a directory.
-func (s *rekeySurvey) below(ctx context.Context, rel string) (err error) {
+func (s *rekeySurvey) below(ctx context.Context, rel string) error {
+	return s.v.at(rel, func(e treeEntry, st *unix.Stat_t) error {
+		switch {
+		case e.kind == unix.DT_REG && isOwnName(e.name):
+			return ErrReservedName
+		case e.kind == unix.DT_REG:
+			s.add(e.rel, st)
+			return nil
+		case e.kind != unix.DT_DIR:
+			return ErrNotRegular
+		}
+		t := &tree{store: s.v.store, names: s.v.cfg.Names, visit: s.visit, own: s.own, failed: s.failed}
+		return t.below(ctx, e)
+	})
+}
+
+// at finds the entry at a path below the ciphertext directory, and calls f with it and its attributes. The root, ".", has
+// the empty path.
+func (v *Volume) at(rel string, f func(e treeEntry, st *unix.Stat_t) error) (err error) {
 	rel = path.Clean(filepath.ToSlash(rel))
 	if !filepath.IsLocal(rel) {
 		return ErrBadPath
 	}
-	dir, name, err := s.v.openParent(rel)
+	dir, name, err := v.openParent(rel)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.v.store.Close(dir)) }()
+	defer func() { err = errors.Join(err, v.store.Close(dir)) }()
 	var st unix.Stat_t
-	if err := s.v.store.StatAt(dir, name, &st); err != nil {
+	if err := v.store.StatAt(dir, name, &st); err != nil {
 		return err
 	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		if isOwnName(name) {
-			return ErrReservedName
-		}
-		s.add(rel, &st)
-		return nil
-	case unix.S_IFDIR:
-	default:
-		return ErrNotRegular
-	}
-	fd, err := s.v.store.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.v.store.Close(fd)) }()
-	t := &tree{store: s.v.store, names: s.v.cfg.Names, visit: s.visit, own: s.own, failed: s.failed}
+	e := treeEntry{dir: dir, name: name, rel: rel, kind: kindOf(&st)}
 	if rel == "." {
-		rel = ""
+		e.rel = ""
+	} else {
+		e.foreign = !couldBeStored(v.cfg.Names, name)
 	}
-	return t.walk(ctx, fd, rel)
+	return f(e, &st)
 }
 
 // openParent opens the directory that a path ends in, name by name and without following links. For the root itself the

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -166,22 +165,7 @@ func (r *rewrap) report() (done func()) {
 	if r.Progress == nil {
 		return func() {}
 	}
-	stop, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-stop:
-				r.Progress(r.count.snapshot())
-				return
-			case <-tick.C:
-				r.Progress(r.count.snapshot())
-			}
-		}
-	}()
-	return func() { close(stop); <-ended }
+	return tellProgress(func() { r.Progress(r.count.snapshot()) })
 }
 
 // stages runs the three stages until all is done or one of them fails. What has been answered is still written then.

@@ -163,8 +163,8 @@ func (r *rewrapRig) snapshot() map[string]string {
 		if err := unix.Lstat(path, &st); err != nil {
 			return err
 		}
-		if e.IsDir() {
-			st.Atim = unix.Timespec{} // of a directory that is read it may move
+		if !e.Type().IsRegular() {
+			st.Atim = unix.Timespec{} // of a directory or link that is read it may move
 		}
 		about := fmt.Sprint(st.Mode, st.Size, st.Uid, st.Gid, st.Nlink, st.Ino, st.Mtim, st.Atim)
 		if e.Type().IsRegular() {

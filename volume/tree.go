@@ -59,6 +59,16 @@ func (t *tree) walk(ctx context.Context, fd int, rel string) error {
 	return ctx.Err()
 }
 
+// below visits all below a directory.
+func (t *tree) below(ctx context.Context, e treeEntry) (err error) {
+	fd, err := t.store.Open(e.dir, e.name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.store.Close(fd)) }()
+	return t.walk(ctx, fd, e.rel)
+}
+
 // directory visits what is in the directory called name in dir.
 func (t *tree) directory(ctx context.Context, dir int, name, rel string) {
 	fd, err := t.store.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -145,7 +155,7 @@ func (t *tree) entry(ctx context.Context, dir int, rel string, e walkEntry, insi
 			t.fail("stat", rel, err)
 			return
 		}
-		kind = byte(st.Mode & unix.S_IFMT >> 12)
+		kind = kindOf(&st)
 	}
 	enter := t.visit(treeEntry{dir: dir, name: e.name, rel: rel, kind: kind, foreign: !couldBeStored(t.names, e.name)})
 	if enter && kind == unix.DT_DIR {
@@ -159,6 +169,9 @@ func (t *tree) fail(op, rel string, err error) {
 		t.failed(rel, &fs.PathError{Op: op, Path: rel, Err: err})
 	}
 }
+
+// kindOf returns the type of a file as a directory has it (DT_REG, …).
+func kindOf(st *unix.Stat_t) byte { return byte(st.Mode & unix.S_IFMT >> 12) }
 
 // couldBeStored says whether name has the form of a stored name; only the volume key could say more.
 func couldBeStored(names NameMode, name string) bool {
