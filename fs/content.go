@@ -97,7 +97,7 @@ func (s *Server) truncate(cancel <-chan struct{}, n *inode, size int64) error {
 	if n.kind != unix.S_IFREG {
 		return unix.EINVAL
 	}
-	f, err := s.open(requestContext(cancel), n, true)
+	f, err := s.open(cancel, n, true)
 	if err != nil {
 		return err
 	}

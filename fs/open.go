@@ -25,9 +25,9 @@ func (e *fileEvents) Closed() { e.n.file.CompareAndSwap(e.file, nil) }
 
 // open returns the File of n with one more user, opening it if it is not open yet. Only one caller asks the key service
 // for a file; the others wait for it, each no longer than its own request lives.
-func (s *Server) open(ctx context.Context, n *inode, write bool) (*volume.File, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.KeyWait)
-	defer cancel()
+func (s *Server) open(cancel <-chan struct{}, n *inode, write bool) (*volume.File, error) {
+	ctx := newRequest(cancel, s.opts.KeyWait)
+	defer ctx.end()
 	for {
 		if f := n.file.Load(); f != nil && f.Retain() {
 			if err := s.useFor(ctx, n, f, write); err != nil {
@@ -198,7 +198,7 @@ func (s *Server) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut
 	if status != fuse.OK {
 		return status
 	}
-	f, err := s.open(requestContext(cancel), n, wantsWrite(in.Flags))
+	f, err := s.open(cancel, n, wantsWrite(in.Flags))
 	if err != nil {
 		return s.noteOpen(n, in, s.fail("open", n, err))
 	}
@@ -292,7 +292,7 @@ func (s *Server) create(cancel <-chan struct{}, in *fuse.CreateIn, name string, 
 		s.dropUnused(p.fd, p.name)
 		return nil, statusOf(err)
 	}
-	n, err := s.begin(requestContext(cancel), fd, &in.Caller, p, mode, out, func(st *unix.Stat_t) *inode {
+	n, err := s.begin(cancel, fd, &in.Caller, p, mode, out, func(st *unix.Stat_t) *inode {
 		return s.table.adopt(p.link(), st)
 	})
 	if err == nil {
@@ -318,7 +318,7 @@ func (s *Server) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Cr
 	if err != nil {
 		return statusOf(err)
 	}
-	n, err := s.begin(requestContext(cancel), fd, &in.Caller, p, mode, out, s.table.adoptNameless)
+	n, err := s.begin(cancel, fd, &in.Caller, p, mode, out, s.table.adoptNameless)
 	if err != nil {
 		return s.fail("create", n, err)
 	}
@@ -328,10 +328,10 @@ func (s *Server) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Cr
 
 // begin turns the descriptor of a new backing file into an open file. It takes fd over in any case. On an error the inode
 // that it returns is only for messages.
-func (s *Server) begin(ctx context.Context, fd int, caller *fuse.Caller, p place, mode uint32, out *fuse.CreateOut,
+func (s *Server) begin(cancel <-chan struct{}, fd int, caller *fuse.Caller, p place, mode uint32, out *fuse.CreateOut,
 	adopt func(*unix.Stat_t) *inode) (*inode, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.KeyWait)
-	defer cancel()
+	ctx := newRequest(cancel, s.opts.KeyWait)
+	defer ctx.end()
 	var st unix.Stat_t
 	ev := &fileEvents{s: s}
 	f, err := s.vol.NewFile(ctx, fd, ev)

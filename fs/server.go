@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -299,25 +298,4 @@ func (s *Server) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut
 		Bsize: uint32(st.Bsize), NameLen: volume.MaxName, Frsize: uint32(st.Frsize),
 	}
 	return fuse.OK
-}
-
-// request is the context of one request: it ends when the caller is interrupted.
-type request struct {
-	context.Context
-	cancel <-chan struct{}
-}
-
-func (r request) Done() <-chan struct{} { return r.cancel }
-
-func (r request) Err() error {
-	select {
-	case <-r.cancel:
-		return context.Canceled
-	default:
-		return nil
-	}
-}
-
-func requestContext(cancel <-chan struct{}) context.Context {
-	return request{Context: context.Background(), cancel: cancel}
 }

@@ -39,6 +39,23 @@ type Batcher struct {
 	closed  bool    // guarded by mu
 }
 
+// Unbatched unwraps each key by a request of its own, in the goroutine of the
+// caller: for a keyring that answers out of memory.
+func Unbatched(kr Keyring) Unwrapper { return unbatched{kr} }
+
+type unbatched struct{ kr Keyring }
+
+func (u unbatched) Unwrap(ctx context.Context, w Wrapped) (*secret.Key, error) {
+	results, err := u.kr.Unwrap(ctx, []Wrapped{w})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(results) != 1:
+		return nil, &Error{Class: ErrUnreachable, Op: "unwrap", Err: errors.New("wrong number of results")}
+	}
+	return results[0].Key, results[0].Err
+}
+
 // call is one caller of Unwrap. The batch that carries it sets result and then
 // closes done. Whoever finds the other gone wipes the key.
 type call struct {
