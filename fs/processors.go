@@ -56,6 +56,17 @@ func newProcessors(all int, set func(n int)) *processors {
 	return &processors{all: all, set: set, used: processTime, hold: minHold}
 }
 
+// start begins with one processor.
+func (p *processors) start() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.one = true
+	p.set(1)
+}
+
 // request is called with the time of each request.
 func (p *processors) request(now int64) {
 	if p == nil || now-p.began.Load() < int64(processorWindow) {

@@ -18,6 +18,7 @@ func newProcessorsRig() *processorsRig {
 	r := &processorsRig{now: int64(time.Hour)}
 	r.p = newProcessors(4, func(n int) { r.set = append(r.set, n) })
 	r.p.used = func() time.Duration { return r.used }
+	r.p.start()
 	r.p.request(r.now)
 	return r
 }
@@ -40,16 +41,15 @@ func (r *processorsRig) want(t *testing.T, when string, set ...int) {
 
 func TestProcessorsFollowUse(t *testing.T) {
 	r := newProcessorsRig()
-	r.windows(50, 180)
-	r.want(t, "two processors busy")
-	r.windows(calmWindows, 70)
-	r.want(t, "small requests one at a time", 1)
+	r.want(t, "nothing to do", 1)
 	r.windows(50, 70)
-	r.want(t, "more of them", 1)
+	r.want(t, "small requests one at a time", 1)
 	r.windows(1, 95)
 	r.want(t, "one processor is not enough", 1, 4)
-	r.windows(100, 180)
-	r.want(t, "two processors busy again", 1, 4)
+	r.windows(50, 180)
+	r.want(t, "two processors busy", 1, 4)
+	r.windows(calmWindows, 70)
+	r.want(t, "small requests one at a time again", 1, 4, 1)
 }
 
 func TestProcessorsDoNotFlap(t *testing.T) {

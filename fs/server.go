@@ -98,6 +98,7 @@ func Mount(v *volume.Volume, mountpoint string, o Options) (*Server, error) {
 	}
 	s.fuse = server
 	v.OnKeyRefused(s.keyRefused)
+	s.procs.start() // after go-fuse has counted them
 	go s.serve()
 	if err := server.WaitMount(); err != nil {
 		return nil, fmt.Errorf("mount at %s: %w", mountpoint, err)
