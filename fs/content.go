@@ -27,6 +27,7 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 	if status != fuse.OK {
 		return nil, status
 	}
+	s.procs.content(len(buf), s.activity.Load())
 	got, err := f.ReadAt(buf, int64(in.Offset))
 	if err != nil {
 		// Also if a part could be read: the kernel takes a short answer for the end of the file and fills the pages behind it
@@ -52,6 +53,7 @@ func (s *Server) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32
 			return 0, statusOf(err)
 		}
 	}
+	s.procs.content(len(data), s.activity.Load())
 	done, err := f.WriteAt(data, int64(in.Offset))
 	if err != nil {
 		return 0, s.fail("write", n, err)
@@ -95,7 +97,7 @@ func (s *Server) truncate(cancel <-chan struct{}, n *inode, size int64) error {
 	if n.kind != unix.S_IFREG {
 		return unix.EINVAL
 	}
-	f, err := s.open(requestContext(cancel), n, true)
+	f, err := s.open(cancel, n, true)
 	if err != nil {
 		return err
 	}

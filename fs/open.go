@@ -26,9 +26,9 @@ func (e *fileEvents) Closed() { e.n.file.CompareAndSwap(e.file, nil) }
 
 // open returns the File of n with one more user, opening it if it is not open yet. Only one caller asks the key service
 // for a file; the others wait for it, each no longer than its own request lives.
-func (s *Server) open(ctx context.Context, n *inode, write bool) (*volume.File, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.KeyWait)
-	defer cancel()
+func (s *Server) open(cancel <-chan struct{}, n *inode, write bool) (*volume.File, error) {
+	ctx := newRequest(cancel, s.opts.KeyWait)
+	defer ctx.end()
 	for {
 		if f := n.file.Load(); f != nil && f.Retain() {
 			if err := s.useFor(ctx, n, f, write); err != nil {
@@ -199,7 +199,7 @@ func (s *Server) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut
 	if status != fuse.OK {
 		return status
 	}
-	f, err := s.open(requestContext(cancel), n, wantsWrite(in.Flags))
+	f, err := s.open(cancel, n, wantsWrite(in.Flags))
 	if err != nil {
 		return s.noteOpen(n, in, s.fail("open", n, err))
 	}
@@ -350,8 +350,8 @@ func (s *Server) newKey(cancel <-chan struct{}, dir uint64) (*newKey, fuse.Statu
 	if n == nil {
 		return nil, fuse.Status(unix.ESTALE)
 	}
-	ctx, stop := context.WithTimeout(requestContext(cancel), s.opts.KeyWait)
-	defer stop()
+	ctx := newRequest(cancel, s.opts.KeyWait)
+	defer ctx.end()
 	fresh, err := s.vol.NewKey(ctx)
 	if err != nil {
 		return nil, s.fail("create", n, err)

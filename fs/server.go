@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,6 +36,10 @@ type Options struct {
 	MaxKernelReadahead int           // bytes; 0 means 1 MiB
 	Audit              Auditor       // nil: nobody wants to know
 	AuditRequired      bool          // refuse what Audit cannot record
+	// SetProcessors makes the scheduler of this process use n processors, as runtime.GOMAXPROCS does. The server calls it with
+	// 1 while one is enough, which serves small requests faster, and with Processors otherwise. nil: the number stays.
+	SetProcessors func(n int)
+	Processors    int
 }
 
 // DefaultKeyWait is how long an open waits for a key service that does not answer.
@@ -68,6 +71,7 @@ type Server struct {
 	reporter reporter
 	foreign  reporter
 	counters counters
+	procs    *processors // nil: their number stays
 
 	opensMu sync.Mutex
 	opens   map[*inode]chan struct{} // inodes being opened, which others wait for; guarded by opensMu
@@ -94,6 +98,7 @@ func Mount(v *volume.Volume, mountpoint string, o Options) (*Server, error) {
 	}
 	s.fuse = server
 	v.OnKeyRefused(s.keyRefused)
+	s.procs.start() // after go-fuse has counted them
 	go s.serve()
 	if err := server.WaitMount(); err != nil {
 		return nil, fmt.Errorf("mount at %s: %w", mountpoint, err)
@@ -104,7 +109,8 @@ func Mount(v *volume.Volume, mountpoint string, o Options) (*Server, error) {
 func newServer(v *volume.Volume, o Options) (*Server, error) {
 	s := &Server{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(), vol: v, store: v.Store(), opts: o, log: o.Log,
-		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), opens: map[*inode]chan struct{}{}, served: make(chan struct{}),
+		procs: newProcessors(o.Processors, o.SetProcessors),
+		uid:   uint32(os.Geteuid()), gid: uint32(os.Getegid()), opens: map[*inode]chan struct{}{}, served: make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -262,7 +268,12 @@ func (s *Server) OpenHandles() int { return int(s.openNow.Load()) }
 // LastActivity returns when the kernel last asked for something.
 func (s *Server) LastActivity() time.Time { return time.Unix(0, s.activity.Load()) }
 
-func (s *Server) touch() { s.activity.Store(time.Now().UnixNano()) }
+// touch is called with each request.
+func (s *Server) touch() {
+	now := time.Now().UnixNano()
+	s.activity.Store(now)
+	s.procs.request(now)
+}
 
 // String names the file system.
 func (s *Server) String() string { return "envfs" }
@@ -288,25 +299,4 @@ func (s *Server) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut
 		Bsize: uint32(st.Bsize), NameLen: volume.MaxName, Frsize: uint32(st.Frsize),
 	}
 	return fuse.OK
-}
-
-// request is the context of one request: it ends when the caller is interrupted.
-type request struct {
-	context.Context
-	cancel <-chan struct{}
-}
-
-func (r request) Done() <-chan struct{} { return r.cancel }
-
-func (r request) Err() error {
-	select {
-	case <-r.cancel:
-		return context.Canceled
-	default:
-		return nil
-	}
-}
-
-func requestContext(cancel <-chan struct{}) context.Context {
-	return request{Context: context.Background(), cancel: cancel}
 }

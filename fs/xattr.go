@@ -16,6 +16,8 @@ const (
 	pathAttr = "system.envfs.path"
 	// maxXattr is the kernel's own bound of a value's size.
 	maxXattr = 64 << 10
+	// usualXattr is enough for most values. Nearly all questions are for attributes that are not there.
+	usualXattr = 256
 )
 
 // reachAttr is reach for the extended attribute calls.
@@ -46,18 +48,30 @@ func (s *Server) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, attr string, des
 	if err != nil {
 		return 0, noSuchAttr(err)
 	}
-	value := make([]byte, maxXattr)
-	size, err := s.store.Getxattr(t, stored, value)
+	value, err := s.attr(t, stored)
 	if err != nil {
 		return 0, statusOf(err)
 	}
-	value = value[:size]
 	if encrypted {
 		if value, err = s.vol.OpenAttr(attr, value); err != nil {
 			return 0, s.fail("getxattr", n, err)
 		}
 	}
 	return reply(dest, value)
+}
+
+// attr reads a stored value.
+func (s *Server) attr(t backing.Target, stored string) ([]byte, error) {
+	value := make([]byte, usualXattr)
+	size, err := s.store.Getxattr(t, stored, value)
+	if err == unix.ERANGE {
+		value = make([]byte, maxXattr)
+		size, err = s.store.Getxattr(t, stored, value)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return value[:size], nil
 }
 
 // noSuchAttr is the answer for a name that AttrName refuses. Names that envfs keeps for itself are not there to be seen.

@@ -39,6 +39,32 @@ type Batcher struct {
 	closed  bool    // guarded by mu
 }
 
+// Unbatched asks for keys by a request of its own for each call, in the goroutine
+// of the caller: for a keyring that answers out of memory.
+func Unbatched(kr Keyring) Unwrapper { return unbatched{kr} }
+
+type unbatched struct{ kr Keyring }
+
+func (u unbatched) UnwrapAll(ctx context.Context, wrapped []Wrapped) []Unwrapped {
+	results, err := unwrapItems(ctx, u.kr, wrapped)
+	if err != nil {
+		return refuseAll(wrapped, err)
+	}
+	return results
+}
+
+// unwrapItems asks kr and makes sure that there is a result for each item.
+func unwrapItems(ctx context.Context, kr Keyring, wrapped []Wrapped) ([]Unwrapped, error) {
+	results, err := kr.Unwrap(ctx, wrapped)
+	if err != nil || len(results) == len(wrapped) {
+		return results, err
+	}
+	for _, r := range results {
+		r.Key.Wipe()
+	}
+	return nil, &Error{Class: ErrUnreachable, Op: "unwrap", Err: errors.New("wrong number of results")}
+}
+
 // call is one caller of Unwrap. The batch that carries it sets result and then
 // closes done. Whoever finds the other gone wipes the key.
 type call struct {
@@ -137,13 +163,7 @@ func (b *Batcher) request(ctx context.Context, bt *batch) {
 	for i, c := range bt.calls {
 		wrapped[i] = c.wrapped
 	}
-	results, err := b.kr.Unwrap(ctx, wrapped)
-	if err == nil && len(results) != len(wrapped) {
-		for _, r := range results {
-			r.Key.Wipe()
-		}
-		err = &Error{Class: ErrUnreachable, Op: "unwrap", Err: errors.New("wrong number of results")}
-	}
+	results, err := unwrapItems(ctx, b.kr, wrapped)
 	if err != nil && b.ctx.Err() != nil {
 		err = ErrClosed
 	}

@@ -15,6 +15,9 @@ type CacheOptions struct {
 	TTL     time.Duration // after which the service is asked again; default 5 min, negative: never
 	Grace   time.Duration // beyond TTL while the service gives no answer; default none
 	Timeout time.Duration // for one question; default 30 s
+	// Inline asks in the goroutine that wants the key: for a source that answers out of memory, where handing the
+	// question over would take longer than the answer.
+	Inline bool
 
 	// BeforeDrop, if set, is told of each held key that the service has refused
 	// while the key still serves for a last time, so that what was written under
@@ -107,14 +110,7 @@ func (c *Cache) Acquire(ctx context.Context, w Wrapped) (*Lease, error) {
 	q := c.ask(e)
 	c.mu.Unlock()
 
-	var err error
-	select {
-	case <-q.done:
-		err = q.err
-	case <-ctx.Done():
-		err = ContextError(ctx, "unwrap")
-	}
-	if err != nil {
+	if err := q.wait(ctx); err != nil {
 		c.release(e)
 		return nil, err
 	}

@@ -109,11 +109,36 @@ func (c *Cache) due(e *entry) {
 	}
 }
 
+// wait returns the answer, or an error when ctx ends before.
+func (q *question) wait(ctx context.Context) error {
+	select {
+	case <-q.done:
+		return q.err
+	default:
+	}
+	select {
+	case <-q.done:
+		return q.err
+	case <-ctx.Done():
+		return ContextError(ctx, "unwrap")
+	}
+}
+
 // ask returns the question under way for the entry, or starts one. Called with
-// mu held, on a cache that is not closed.
+// mu held, on a cache that is not closed; with Inline mu is let go of meanwhile.
 func (c *Cache) ask(e *entry) *question {
 	if e.question != nil {
 		return e.question
+	}
+	if c.opts.Inline {
+		q := &question{done: make(chan struct{}), cancel: func() {}}
+		e.question = q
+		c.wg.Add(1)
+		c.mu.Unlock()
+		defer c.mu.Lock()
+		defer c.wg.Done()
+		c.question(c.ctx, e)
+		return q
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, c.opts.Timeout)
 	e.question = &question{done: make(chan struct{}), cancel: cancel}

@@ -147,9 +147,13 @@ func (v *Volume) useKey(key []byte) (err error) {
 
 func (v *Volume) startKeys(kr keyring.Keyring, o OpenOptions) {
 	v.engine.start(v, o)
-	v.batcher = keyring.NewBatcher(kr, o.Batcher)
 	o.Cache.BeforeDrop, o.Cache.OnDrop = v.keyRefused, v.keyRefused
-	v.cache = keyring.NewCache(v.batcher, o.Cache)
+	if o.Cache.Inline {
+		v.cache = keyring.NewCache(keyring.Unbatched(kr), o.Cache)
+	} else {
+		v.batcher = keyring.NewBatcher(kr, o.Batcher)
+		v.cache = keyring.NewCache(v.batcher, o.Cache)
+	}
 	if !o.ReadOnly && !o.Unlocked {
 		generate := func() *secret.Key { return newPayload(v.arena) }
 		v.pool = keyring.NewPool(kr, generate, o.Pool)
@@ -166,6 +170,8 @@ func (v *Volume) Close() error {
 	}
 	if v.cache != nil {
 		v.cache.Close()
+	}
+	if v.batcher != nil {
 		v.batcher.Close()
 	}
 	if v.lock != nil {

@@ -64,7 +64,7 @@ func (r *mountRequest) openOptions(cfg *volume.Config, arena *secret.Arena, log 
 	o := volume.OpenOptions{
 		ReadOnly: r.Options.ReadOnly, Arena: arena, Log: log,
 		Pool:  keyring.PoolOptions{Size: s.PoolSize, LowWater: s.PoolLowWater, Log: log},
-		Cache: keyring.CacheOptions{TTL: -1},
+		Cache: keyring.CacheOptions{TTL: -1, Inline: true},
 	}
 	if cfg.Keyring.Type == volume.KeyringVault {
 		o.Prefetch = true

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -121,7 +122,17 @@ func (r *mountRequest) fsOptions(log *slog.Logger) fs.Options {
 		KeyWait:      r.Service.Wait,
 		FsName:       r.Dir,
 		Log:          log,
+
+		SetProcessors: setProcessors(os.Getenv("GOMAXPROCS")), Processors: runtime.GOMAXPROCS(0),
 	}
+}
+
+// setProcessors lets a mount choose how many processors it uses, unless somebody has chosen already.
+func setProcessors(chosen string) func(n int) {
+	if chosen != "" {
+		return nil
+	}
+	return func(n int) { runtime.GOMAXPROCS(n) }
 }
 
 // ownMount finds the mount that this process has just made.

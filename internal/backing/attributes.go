@@ -78,12 +78,14 @@ func (s *Store) SetTimes(t Target, atime, mtime unix.Timespec) error {
 		return err
 	}
 	times := []unix.Timespec{atime, mtime}
-	return retry(func() error {
-		if t.Name == "" {
-			return unix.UtimesNanoAt(unix.AT_FDCWD, procPath(t.FD), times, 0)
-		}
-		return unix.UtimesNanoAt(t.FD, t.Name, times, unix.AT_SYMLINK_NOFOLLOW)
-	})
+	if t.Name != "" {
+		return retry(func() error { return unix.UtimesNanoAt(t.FD, t.Name, times, unix.AT_SYMLINK_NOFOLLOW) })
+	}
+	err := retry(func() error { return unix.UtimesNanoAt(t.FD, "", times, unix.AT_EMPTY_PATH) })
+	if err == unix.EINVAL || err == unix.ENOENT { // a kernel before 5.8, or times that it refuses again
+		return retry(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, procPath(t.FD), times, 0) })
+	}
+	return err
 }
 
 // Access asks whether this process may read, write or execute t (a mask of unix.R_OK, W_OK, X_OK).
@@ -98,6 +100,11 @@ func (s *Store) Access(t Target, mask uint32) error {
 
 // Getxattr reads an extended attribute into dest and returns its size; with an empty dest only the size.
 func (s *Store) Getxattr(t Target, attr string, dest []byte) (n int, err error) {
+	if t.Name != "" {
+		if n, ok, err := s.getxattrAt(t.FD, t.Name, attr, dest); ok {
+			return n, err
+		}
+	}
 	path, follow := t.path()
 	err = retry(func() error {
 		if follow {

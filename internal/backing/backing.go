@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"strconv"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,6 +64,8 @@ type Hook interface {
 // Store makes the calls. The zero Store is ready for use. It is safe for concurrent use.
 type Store struct {
 	Hook Hook
+
+	noXattrAt atomic.Bool // the kernel has no getxattrat(2)
 }
 
 func (s *Store) before(c *Call) error {
