@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -77,7 +75,7 @@ func (v *Volume) Rekey(ctx context.Context, o RekeyOptions) (RekeyCount, error) 
 		return RekeyCount{}, unix.EROFS
 	}
 	r := &rekey{RekeyOptions: o, v: v}
-	defer r.report()()
+	defer reportProgress(r.Progress, r.count.snapshot)()
 	files, err := r.survey(ctx)
 	if err == nil {
 		err = r.all(ctx, files)
@@ -109,28 +107,6 @@ func (c *rekeyCounter) snapshot() RekeyCount {
 		Rekeyed: c.rekeyed.Load(), Skipped: c.skipped.Load(), Failed: c.failed.Load(), Empty: c.empty.Load(),
 		Files: c.files.Load(), Bytes: c.bytes.Load(), Done: c.done.Load(),
 	}
-}
-
-func (r *rekey) report() (done func()) {
-	if r.Progress == nil {
-		return func() {}
-	}
-	stop := make(chan struct{})
-	var ended sync.WaitGroup
-	ended.Go(func() {
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-stop:
-				r.Progress(r.count.snapshot())
-				return
-			case <-tick.C:
-				r.Progress(r.count.snapshot())
-			}
-		}
-	})
-	return func() { close(stop); ended.Wait() }
 }
 
 // all rekeys the files of a survey.

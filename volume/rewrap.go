@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -125,7 +124,7 @@ func (r *rewrap) run(ctx context.Context) (err error) {
 	if err := r.rewrapConfig(ctx); err != nil {
 		return err
 	}
-	defer r.report()()
+	defer reportProgress(r.Progress, r.count.snapshot)()
 	return r.stages(ctx)
 }
 
@@ -159,29 +158,6 @@ func rewrapGroup() int {
 		return most
 	}
 	return min(most, max(least, (int(limit.Cur)-others)/5))
-}
-
-// report tells Progress until the result is called.
-func (r *rewrap) report() (done func()) {
-	if r.Progress == nil {
-		return func() {}
-	}
-	stop, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-stop:
-				r.Progress(r.count.snapshot())
-				return
-			case <-tick.C:
-				r.Progress(r.count.snapshot())
-			}
-		}
-	}()
-	return func() { close(stop); <-ended }
 }
 
 // stages runs the three stages until all is done or one of them fails. What has been answered is still written then.
