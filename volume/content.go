@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"io"
 
@@ -58,14 +59,14 @@ func copyChunk(ctx context.Context, from contentSource, to contentTarget, chunk 
 		return err
 	}
 	n, err := from.ReadAt(chunk, off)
-	if err != nil {
+	if err == nil && n < len(chunk) {
+		err = io.ErrUnexpectedEOF
+	}
+	if n == 0 {
 		return err
 	}
-	if n < len(chunk) {
-		return io.ErrUnexpectedEOF
-	}
-	_, err = to.WriteAt(chunk, off)
-	return err
+	_, werr := to.WriteAt(chunk[:n], off) // what comes before a block that cannot be read is good
+	return cmp.Or(err, werr)
 }
 
 // nextData looks for holes only where the file may have some. Zeros that a file without holes has on disk are damage, and

@@ -54,7 +54,7 @@ func (v *Volume) Export(ctx context.Context, o ExportOptions) (_ TransferCount, 
 		return TransferCount{}, err
 	}
 	defer func() { err = errors.Join(err, t.to.calls().Close(to.dir)) }()
-	inside, err := v.holds(t.to.calls(), to.dir)
+	inside, err := v.wouldHold(t.to.calls(), to.dir, name)
 	if err == nil && inside {
 		err = entryError("write", o.Target, ErrInsideVolume)
 	}
@@ -82,8 +82,14 @@ func (v *Volume) openSource(rel string) (dir int, name string, err error) {
 	return dir, name, nil
 }
 
-// holds reports whether the directory dir is in the ciphertext directory.
-func (v *Volume) holds(store *backing.Store, dir int) (bool, error) {
+// wouldHold reports whether plaintext in the directory dir would lie in the ciphertext directory. A directory without envfs.json
+// is one only if the whole of it is decrypted: a file of a backup may lie anywhere.
+func (v *Volume) wouldHold(store *backing.Store, dir int, source string) (bool, error) {
+	var st unix.Stat_t
+	err := v.store.StatAt(v.Root(), ConfigName, &st)
+	if err == unix.ENOENT && source != "." {
+		return false, nil
+	}
 	top, err := v.rootKey()
 	if err != nil {
 		return false, err

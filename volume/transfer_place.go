@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"path/filepath"
@@ -39,11 +40,10 @@ func (t *transfer) start(ctx context.Context, from transferFrom, to transferPlac
 	}
 	d := &transferDir{t: t, srcPath: from.path}
 	if to.into {
-		shown, ok := t.shownName(from.dir, from.name, path.Join(from.path, from.name))
-		if !ok {
-			return nil
+		shown, err := t.from.name(from.dir, from.name)
+		if err != nil {
+			return fmt.Errorf("%s: %w, so the copy must be given a name", path.Join(from.path, from.name), err)
 		}
-		var err error
 		if to.name, err = t.to.name(shown); err != nil {
 			return err
 		}
