@@ -24,6 +24,8 @@ import (
 // after the other, and the temporary name stays until that is done: so a temporary file that has further names is whole, and
 // the next rekey renames what is left of the original with that file ID. The name that a further link has before it is renamed
 // ends in "-link".
+//
+// Import gives its unfinished copies names of the same kind, with a random number; none of them ever has a further name.
 const (
 	rekeyPrefix = "envfs.tmp."
 	rekeyLink   = "-link"

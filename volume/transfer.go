@@ -214,6 +214,7 @@ func (t *transfer) copyBatch(ctx context.Context, b *transferBatch) error {
 				j.fail(j.copy(ctx))
 			}
 			if err := cmp.Or(ctx.Err(), j.err); err != nil && stopsAll(err) {
+				err = j.about(err)
 				stop.CompareAndSwap(nil, &err)
 			}
 			return nil
@@ -255,7 +256,7 @@ func (t *transfer) publish(jobs []*transferJob) error {
 				for _, rest := range all {
 					t.undo(rest)
 				}
-				return j.err
+				return j.about(j.err)
 			}
 			t.failed(j.src(), j.err)
 			continue

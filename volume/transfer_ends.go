@@ -13,6 +13,7 @@ import (
 
 	"github.com/envfs/envfs/crypto"
 	"github.com/envfs/envfs/internal/backing"
+	"github.com/envfs/envfs/keyring"
 )
 
 // transferSource is the end of a transfer that is read. What it returns is in the clear.
@@ -42,6 +43,8 @@ type transferSink interface {
 	name(plain string) (Name, error)
 	target(plain string) (string, error)
 	attribute(attr string, value []byte, special bool) (stored string, sealed []byte, err error)
+	// enter is told of each directory that was there before.
+	enter(dir int) error
 	// create takes over the descriptor of a new regular file, open for reading and writing, unless it fails.
 	create(ctx context.Context, fd int) (openSink, error)
 	// temporary returns a name for an entry that is not finished.
@@ -115,6 +118,9 @@ func (s *plainSink) target(plain string) (string, error) { return plain, nil }
 func (s *plainSink) attribute(attr string, value []byte, _ bool) (string, []byte, error) {
 	return attr, value, nil
 }
+
+// enter leaves what a killed transfer may have left: another one may be at work.
+func (s *plainSink) enter(int) error { return nil }
 
 func (s *plainSink) create(_ context.Context, fd int) (openSink, error) {
 	return &plainWriter{plainFile: plainFile{store: s.store, fd: fd}}, nil
@@ -214,29 +220,30 @@ func (s *cipherSource) open(ctx context.Context, fd int, size int64) (openSource
 	return cipherReader{f, f}, err
 }
 
-// expect asks for all keys at once.
+// expect asks for all keys at once. Whoever opens a file is told what is wrong with it; here nobody is.
 func (s *cipherSource) expect(ctx context.Context, jobs []*transferJob) {
-	var asking sync.WaitGroup
-	defer asking.Wait()
+	var keys []keyring.Wrapped
 	for _, j := range jobs {
 		if !j.regular() || j.st.Size == 0 {
 			continue
 		}
-		fd, err := s.v.openForWalk(j.dir.src, j.srcName)
-		if err != nil {
-			continue // whoever opens the file is told
+		if fd, err := s.v.openForWalk(j.dir.src, j.srcName); err == nil {
+			keys = append(keys, s.v.wrappedIn(fd))
+			_ = s.v.store.Close(fd) // only read
 		}
-		wrapped := s.v.wrappedIn(fd)
-		_ = s.v.store.Close(fd) // only read
-		if wrapped == "" {
+	}
+	var asking sync.WaitGroup
+	for _, key := range keys {
+		if key == "" {
 			continue
 		}
 		asking.Go(func() {
-			if lease, err := s.v.cache.Acquire(ctx, wrapped); err == nil {
+			if lease, err := s.v.cache.Acquire(ctx, key); err == nil {
 				lease.Release()
 			}
 		})
 	}
+	asking.Wait()
 }
 
 // cipherReader is a File, or a salvagedFile around it.
@@ -265,6 +272,24 @@ func (s *cipherSink) attribute(attr string, value []byte, special bool) (string,
 		value = s.v.SealAttr(attr, value)
 	}
 	return stored, value, err
+}
+
+// enter removes what a killed transfer has left, since nobody else is at work in the volume. A temporary file with further names
+// is the business of rekeying.
+func (s *cipherSink) enter(dir int) error {
+	fd, err := s.v.store.Open(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	entries, err := s.v.readEntries(fd)
+	for _, e := range entries {
+		var st unix.Stat_t
+		if !strings.HasPrefix(e.name, rekeyPrefix) || s.v.store.StatAt(fd, e.name, &st) != nil || st.Nlink > 1 {
+			continue
+		}
+		err = errors.Join(err, s.v.store.Unlink(fd, e.name))
+	}
+	return errors.Join(err, s.v.store.Close(fd))
 }
 
 func (s *cipherSink) create(ctx context.Context, fd int) (openSink, error) {

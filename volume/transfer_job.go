@@ -40,6 +40,14 @@ func (j *transferJob) regular() bool { return j.kind() == unix.S_IFREG }
 // fail notes the first error.
 func (j *transferJob) fail(err error) { j.err = cmp.Or(j.err, err) }
 
+// about says at which entry the work ended.
+func (j *transferJob) about(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", j.src(), err)
+}
+
 // copy makes the copy under a temporary name.
 func (j *transferJob) copy(ctx context.Context) error {
 	if err := j.mayPlace(); err != nil {

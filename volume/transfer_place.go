@@ -57,7 +57,7 @@ func (t *transfer) start(ctx context.Context, from transferFrom, to transferPlac
 	}
 	d.retain()
 	defer d.release()
-	if err := t.setDevice(d); err != nil {
+	if err := errors.Join(t.setDevice(d), t.to.enter(d.dst)); err != nil {
 		return err
 	}
 	return t.named(ctx, d, from.name, to.name)

@@ -59,6 +59,12 @@ func (t *transfer) directory(ctx context.Context, d *transferDir, kept bool) err
 		t.failed(d.srcPath, ErrInsideVolume)
 		return nil
 	}
+	if kept {
+		if err := t.to.enter(d.dst); err != nil {
+			t.failed(d.srcPath, err)
+			return nil
+		}
+	}
 	if !kept || t.Force {
 		done := &transferDone{src: d.srcPath, dst: path.Join(d.dstPath, ".")}
 		done.attrs = t.attributes(backing.Target{FD: d.src}, &st)

@@ -48,6 +48,7 @@ func hints() []hintRow {
 		{errNoVolume, "name the ciphertext directory, a file in it, or a path inside a mount of it"},
 		{errNotWholeVolume, "name the ciphertext directory, or the mountpoint"},
 		{errShownInMount, "use cp -a there, or unmount it"},
+		{errNoCiphertext, "what is decrypted is named by its ciphertext path, which envfs path encrypt --volume DIR tells"},
 		{errCiphertext, "envfs path decrypt tells the plaintext path"},
 		{volume.ErrInsideVolume, "choose a place outside of the ciphertext directory"},
 		{errInMount, "unmount it, and name its ciphertext; envfs info tells the path of that"},

@@ -21,6 +21,7 @@ const crashJournal = "envfs.journal"
 
 var (
 	errShownInMount = errors.New("is in a mount, where programs see the plaintext")
+	errNoCiphertext = errors.New("no such file or directory")
 	errCiphertext   = errors.New("leads through ciphertext, but is to be a plaintext path")
 )
 
@@ -72,11 +73,14 @@ func (o *offlineVolume) warnOfJournal(a *app) {
 // findCiphertext finds what a path in a ciphertext directory, or in a copy of a part of one, belongs to. config is a directory
 // with envfs.json, or a copy of that file; "" is the nearest one above.
 func findCiphertext(name, config string) (*offlineVolume, error) {
+	var st fs.FileInfo
 	abs, err := resolveParent(name)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		st, err = os.Lstat(abs)
 	}
-	st, err := os.Lstat(abs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, about(name, errNoCiphertext)
+	}
 	if err != nil {
 		return nil, err
 	}
