@@ -173,8 +173,8 @@ func (r transferReport) print(a *app, asJSON bool, verb string) error {
 	switch {
 	case asJSON:
 		return writeJSON(a, r)
-	case r.TransferCount == volume.TransferCount{}:
-		return nil // it failed before it began, or there was nothing to do
+	case r.TransferCount == volume.TransferCount{Found: r.Found, Done: r.Done, Complete: r.Complete}:
+		return nil // there was nothing to do, or nothing could be done
 	}
 	text := verb + " " + sumUp(r.TransferCount)
 	if r.Foreign > 0 {
