@@ -320,3 +320,47 @@ func listNames(t *testing.T, dir string) (names []string) {
 	}
 	return names
 }
+
+// TestTransferIsNotFirst has somebody else take a name between the look at it and its use.
+func TestTransferIsNotFirst(t *testing.T) {
+	r := newTransferRig(t)
+	writeFile(t, r.in("file"), "ours")
+	path := r.path(r.stored("file"))
+	var once sync.Once
+	r.reopen(&backing.Store{Hook: callHook(func(c *backing.Call) (err error) {
+		if c.Op == backing.OpWrite {
+			once.Do(func() { err = os.WriteFile(path, []byte("theirs"), 0o600) })
+		}
+		return err
+	})})
+	o := ImportOptions{TransferOptions: r.options(false), Source: r.in("file"), Target: "file"}
+	if _, err := r.vol.Import(t.Context(), o); err != nil || !errors.Is(r.failed[r.in("file")], unix.EEXIST) {
+		t.Errorf("%v, %v", err, r.failed)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "theirs" {
+		t.Errorf("what somebody else made became %q, %v", text, err)
+	}
+	r.noLeftovers()
+}
+
+// TestTransferWithoutRightToGive has no right to give files away: they keep everything but owner and set-id bits, which would be a
+// gift to the wrong one.
+func TestTransferWithoutRightToGive(t *testing.T) {
+	r := newTransferRig(t)
+	writeFile(t, r.in("file"), "tool")
+	if err := unix.Chmod(r.in("file"), 0o6755); err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	r.reopen(&backing.Store{Hook: callHook(func(c *backing.Call) (err error) {
+		if c.Op == backing.OpSetattr && strings.HasPrefix(c.Name, rekeyPrefix) { // the owner comes first
+			once.Do(func() { err = unix.EPERM })
+		}
+		return err
+	})})
+	count := r.importTo("file", r.in("file"))
+	var st unix.Stat_t
+	if err := unix.Stat(r.path(r.stored("file")), &st); err != nil || st.Mode&0o7777 != 0o755 || count.OwnersLost != 1 {
+		t.Errorf("%v, mode %o, %+v", err, st.Mode, count)
+	}
+}

@@ -333,7 +333,7 @@ func TestTransferRoundTrip(t *testing.T) {
 
 // TestExportDamaged reads damaged files, without and with salvage.
 func TestExportDamaged(t *testing.T) {
-	const size = 10*block + 100
+	const size, last = 300*block + 100, 300 // more than is read at a time
 	content := pattern(1, size)
 	header := int64(1024)
 	at := func(block int64) int64 { return header + block*crypto.CipherBlockSize }
@@ -350,17 +350,19 @@ func TestExportDamaged(t *testing.T) {
 	}{
 		{"one block", func(b []byte) []byte { b[at(3)+100] ^= 1; return b }, zeroed(3*block, 4*block),
 			[]LostRange{{3, 1, crypto.ReasonTampered}}},
-		{"last block", func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, zeroed(10*block, size),
-			[]LostRange{{10, 1, crypto.ReasonTampered}}},
+		{"last block", func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, zeroed(last*block, size),
+			[]LostRange{{last, 1, crypto.ReasonTampered}}},
+		{"zeroed block", func(b []byte) []byte { clear(b[at(270):at(271)]); return b }, zeroed(270*block, 271*block),
+			[]LostRange{{270, 1, crypto.ReasonZeroed}}},
 		{"two runs", func(b []byte) []byte { b[at(0)] ^= 1; b[at(1)] ^= 1; b[at(7)] ^= 1; return b },
 			func() []byte { b := zeroed(0, 2*block); clear(b[7*block : 8*block]); return b }(),
 			[]LostRange{{0, 2, crypto.ReasonTampered}, {7, 1, crypto.ReasonTampered}}},
 		{"cut at a block", func(b []byte) []byte { return b[:at(6)] }, zeroed(6*block, size),
-			[]LostRange{{6, 5, ErrShortFile.Error()}}},
+			[]LostRange{{6, last - 5, ErrShortFile.Error()}}},
 		{"cut within a block", func(b []byte) []byte { return b[:at(6)+1000] }, zeroed(6*block, size),
-			[]LostRange{{6, 5, ErrShortFile.Error()}}},
+			[]LostRange{{6, last - 5, ErrShortFile.Error()}}},
 		{"cut to the header", func(b []byte) []byte { return b[:header] }, zeroed(0, size),
-			[]LostRange{{0, 11, ErrShortFile.Error()}}},
+			[]LostRange{{0, last + 1, ErrShortFile.Error()}}},
 		{"extended", func(b []byte) []byte { return append(b, make([]byte, 5000)...) }, content, nil},
 		{"no header", func(b []byte) []byte { clear(b[:header]); return b }, nil, nil},
 		{"cut in the header", func(b []byte) []byte { return b[:700] }, nil, nil},
