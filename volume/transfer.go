@@ -25,7 +25,7 @@ import (
 const (
 	// transferFiles, transferBytes and transferDirs bound a batch: the keys asked for at once, what is not durable yet, and
 	// the directories held open.
-	transferFiles = 256
+	transferFiles = 512
 	transferBytes = 256 << 20
 	transferDirs  = 128
 )

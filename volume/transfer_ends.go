@@ -227,7 +227,7 @@ func (s *cipherSource) expect(ctx context.Context, jobs []*transferJob) {
 		if !j.regular() || j.st.Size == 0 {
 			continue
 		}
-		if fd, err := s.v.openForWalk(j.dir.src, j.srcName); err == nil {
+		if fd, _, err := openForLook(s.v.store, j.dir.src, j.srcName); err == nil {
 			keys = append(keys, s.v.wrappedIn(fd))
 			_ = s.v.store.Close(fd) // only read
 		}

@@ -234,6 +234,6 @@ func sumUp(c volume.TransferCount) string {
 // warnOfOwners says that a copy belongs to somebody else than the original.
 func warnOfOwners(a *app, c volume.TransferCount) {
 	if c.OwnersLost > 0 {
-		a.warn("owner or group of %s could not be kept, as only root may give files away", countFiles(c.OwnersLost))
+		a.warn("owner or group of %s entries could not be kept, as only root may give files away", number(c.OwnersLost))
 	}
 }
