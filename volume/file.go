@@ -42,6 +42,7 @@ type File struct {
 	writable bool // fd allows writing; guarded by life
 	unlinked bool // no name is left, so that sealing is pointless; guarded by life
 	changed  atomic.Bool
+	anySize  bool // a size that contradicts the seal is no error: the sealed one counts; set before the File is shared
 	kept     keptMtime
 	times    sync.Mutex // held while a change of times must not be torn by sealing, which restores them
 }
@@ -147,6 +148,8 @@ func (f *File) accept(slot crypto.Slot, index int, size int64) error {
 	plain, err := f.v.layout.PlainSize(size)
 	sealed := h.Flags&crypto.FlagSealed != 0
 	switch {
+	case sealed && f.anySize && h.Size <= MaxSize:
+		plain = int64(h.Size)
 	case err != nil && sealed:
 		return fmt.Errorf("%w: %w", ErrSizeMismatch, err)
 	case sealed && uint64(plain) != h.Size:

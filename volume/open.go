@@ -44,6 +44,9 @@ type OpenOptions struct {
 	// Unlocked takes no mount lock: for work that is allowed beside a mount,
 	// like translating paths or changing the passphrase. It makes no keys.
 	Unlocked bool
+	// Detached takes cfg as it is and reads no envfs.json in dir: for files of a
+	// backup whose envfs.json is elsewhere.
+	Detached bool
 	Arena    *secret.Arena
 	Log      *slog.Logger   // nil: discard
 	Store    *backing.Store // nil: calls go straight to the file system
@@ -85,8 +88,10 @@ func Open(ctx context.Context, dir string, cfg *Config, kr keyring.Keyring, o Op
 			return nil, err
 		}
 	}
-	if v.cfg, err = r.readConfig(); err != nil {
-		return nil, err
+	if v.cfg = cfg; !o.Detached {
+		if v.cfg, err = r.readConfig(); err != nil {
+			return nil, err
+		}
 	}
 	if v.cfg.VolumeID != cfg.VolumeID {
 		return nil, fmt.Errorf("%s: another volume has taken the place of %v", v.dir, cfg.VolumeID)

@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// progressEvery is how often long work says how far it has come.
-const progressEvery = 100 * time.Millisecond
-
-// tellProgress calls tell now and then, from one goroutine, and a last time when the result is called, which returns after that.
-func tellProgress(tell func()) (done func()) {
+// reportProgress calls progress, unless it is nil, ten times a second and when done is called.
+func reportProgress[C any](progress func(C), count func() C) (done func()) {
+	if progress == nil {
+		return func() {}
+	}
 	stop := make(chan struct{})
 	var ended sync.WaitGroup
 	ended.Go(func() {
-		tick := time.NewTicker(progressEvery)
+		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
 			case <-stop:
-				tell()
+				progress(count())
 				return
 			case <-tick.C:
-				tell()
+				progress(count())
 			}
 		}
 	})

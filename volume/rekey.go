@@ -24,6 +24,8 @@ import (
 // after the other, and the temporary name stays until that is done: so a temporary file that has further names is whole, and
 // the next rekey renames what is left of the original with that file ID. The name that a further link has before it is renamed
 // ends in "-link".
+//
+// Import gives its unfinished copies names of the same kind, with a random number; none of them ever has a further name.
 const (
 	rekeyPrefix = "envfs.tmp."
 	rekeyLink   = "-link"
@@ -75,7 +77,7 @@ func (v *Volume) Rekey(ctx context.Context, o RekeyOptions) (RekeyCount, error) 
 		return RekeyCount{}, unix.EROFS
 	}
 	r := &rekey{RekeyOptions: o, v: v}
-	defer r.report()()
+	defer reportProgress(r.Progress, r.count.snapshot)()
 	files, err := r.survey(ctx)
 	if err == nil {
 		err = r.all(ctx, files)
@@ -107,13 +109,6 @@ func (c *rekeyCounter) snapshot() RekeyCount {
 		Rekeyed: c.rekeyed.Load(), Skipped: c.skipped.Load(), Failed: c.failed.Load(), Empty: c.empty.Load(),
 		Files: c.files.Load(), Bytes: c.bytes.Load(), Done: c.done.Load(),
 	}
-}
-
-func (r *rekey) report() (done func()) {
-	if r.Progress == nil {
-		return func() {}
-	}
-	return tellProgress(func() { r.Progress(r.count.snapshot()) })
 }
 
 // all rekeys the files of a survey.

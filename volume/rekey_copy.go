@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"golang.org/x/sys/unix"
 
@@ -101,7 +100,7 @@ func (w *rekeyWork) fill(fd int) (err error) {
 		return errors.Join(err, w.v.store.Close(fd))
 	}
 	w.id = f.ID()
-	if err = w.copyContent(f); err == nil {
+	if err = copyContent(w.ctx, w.source, f, func(int64) {}); err == nil {
 		err = f.Sync(false)
 	}
 	f.Release()
@@ -144,56 +143,6 @@ func (w *rekeyWork) removeTemp() error {
 		return nil
 	}
 	return err
-}
-
-// copyContent encrypts the content anew. Holes stay holes, but only where the file may have them: elsewhere a block of zeros
-// is damage, and reading it says so.
-func (w *rekeyWork) copyContent(to *File) error {
-	size := w.source.Size()
-	sparse := w.source.extents.zeroPolicy() == crypto.HolesAllowed
-	buf := make([]byte, min(size, 1<<20))
-	for off := int64(0); off < size; {
-		end := size
-		if sparse {
-			data, err := w.source.Seek(off, unix.SEEK_DATA)
-			if err == unix.ENXIO {
-				break // nothing but holes from here on
-			}
-			if err != nil {
-				return err
-			}
-			if end, err = w.source.Seek(data, unix.SEEK_HOLE); err != nil {
-				return err
-			}
-			off = data
-		}
-		for off < end {
-			n, err := w.copyChunk(to, buf[:min(int64(len(buf)), end-off)], off)
-			if err != nil {
-				return err
-			}
-			off += n
-		}
-	}
-	if to.Size() < size {
-		return to.Truncate(size)
-	}
-	return nil
-}
-
-func (w *rekeyWork) copyChunk(to *File, buf []byte, off int64) (int64, error) {
-	if err := w.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := w.source.ReadAt(buf, off)
-	if err != nil {
-		return 0, err
-	}
-	if n < len(buf) {
-		return 0, io.ErrUnexpectedEOF
-	}
-	_, err = to.WriteAt(buf, off)
-	return int64(n), err
 }
 
 // copyAttributes gives the copy owner, extended attributes, ACLs, mode and times of the file, in an order in which none of

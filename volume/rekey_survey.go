@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/envfs/envfs/crypto"
+	"github.com/envfs/envfs/internal/backing"
 )
 
 // rekeySurvey is what is found below some paths.
@@ -117,17 +118,22 @@ func (v *Volume) at(rel string, f func(e treeEntry, st *unix.Stat_t) error) (err
 	return f(e, &st)
 }
 
-// openParent opens the directory that a path ends in, name by name and without following links. For the root itself the
-// name is ".".
+// openParent opens the directory that a path below the ciphertext directory ends in. For the root itself the name is ".".
 func (v *Volume) openParent(rel string) (dir int, name string, err error) {
+	return openParentBelow(v.store, v.Root(), rel)
+}
+
+// openParentBelow opens the directory that a path below the directory root ends in, name by name and without following
+// links.
+func openParentBelow(store *backing.Store, root int, rel string) (dir int, name string, err error) {
 	const flags = unix.O_RDONLY | unix.O_DIRECTORY
 	names := strings.Split(rel, "/")
-	if dir, err = v.store.Open(v.Root(), ".", flags, 0); err != nil {
+	if dir, err = store.Open(root, ".", flags, 0); err != nil {
 		return -1, "", err
 	}
 	for _, name := range names[:len(names)-1] {
-		next, err := v.store.Open(dir, name, flags, 0)
-		if cerr := v.store.Close(dir); err == nil {
+		next, err := store.Open(dir, name, flags, 0)
+		if cerr := store.Close(dir); err == nil {
 			err = cerr
 		}
 		if err != nil {

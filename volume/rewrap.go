@@ -124,7 +124,7 @@ func (r *rewrap) run(ctx context.Context) (err error) {
 	if err := r.rewrapConfig(ctx); err != nil {
 		return err
 	}
-	defer r.report()()
+	defer reportProgress(r.Progress, r.count.snapshot)()
 	return r.stages(ctx)
 }
 
@@ -158,14 +158,6 @@ func rewrapGroup() int {
 		return most
 	}
 	return min(most, max(least, (int(limit.Cur)-others)/5))
-}
-
-// report tells Progress until the result is called.
-func (r *rewrap) report() (done func()) {
-	if r.Progress == nil {
-		return func() {}
-	}
-	return tellProgress(func() { r.Progress(r.count.snapshot()) })
 }
 
 // stages runs the three stages until all is done or one of them fails. What has been answered is still written then.

@@ -18,7 +18,7 @@ import (
 // verifyAhead is how many files wait for their keys at most, so that many keys come with one answer of the key service.
 const verifyAhead = 512
 
-// ErrNotAlone: a repair of a volume that others may be using.
+// ErrNotAlone is returned for a repair of a volume that others may be using.
 var ErrNotAlone = errors.New("a repair needs the volume for itself")
 
 // VerifyOptions say what to verify.
@@ -194,8 +194,8 @@ func (w *verify) report() (done func()) {
 	ctx, stop := context.WithCancel(w.ctx)
 	var counting sync.WaitGroup
 	counting.Go(func() { w.plan(ctx) })
-	told := tellProgress(func() {
-		w.Progress(VerifyProgress{w.count.done.Load(), w.count.planned.Load(), w.count.known.Load()})
+	told := reportProgress(w.Progress, func() VerifyProgress {
+		return VerifyProgress{w.count.done.Load(), w.count.planned.Load(), w.count.known.Load()}
 	})
 	return func() {
 		stop()

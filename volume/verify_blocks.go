@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -236,13 +235,4 @@ func (b *blockLook) open(sealed []byte, lo, hi int64) {
 		}
 		sealed = sealed[size:]
 	}
-}
-
-// reasonOf is the text of a block's error without the number of the block, which a finding has anyway.
-func reasonOf(err error) string {
-	var bad *crypto.BlockError
-	if errors.As(err, &bad) {
-		return bad.Reason
-	}
-	return strings.TrimSpace(err.Error())
 }

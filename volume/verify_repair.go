@@ -122,7 +122,7 @@ func (w *verify) finish(q *quarantine) (err error) {
 	}
 	moved := make(map[string]bool)
 	for _, rel := range w.unreadableEntries() {
-		if isBelow(rel, moved) {
+		if hasMoved(rel, moved) {
 			continue // it has gone along
 		}
 		if err := q.move(rel); err != nil {
@@ -138,8 +138,8 @@ func (w *verify) finish(q *quarantine) (err error) {
 	return nil
 }
 
-// isBelow reports whether one of the directories above rel is in dirs.
-func isBelow(rel string, dirs map[string]bool) bool {
+// hasMoved reports whether one of the directories above rel is in dirs.
+func hasMoved(rel string, dirs map[string]bool) bool {
 	for dir := path.Dir(rel); dir != "."; dir = path.Dir(dir) {
 		if dirs[dir] {
 			return true

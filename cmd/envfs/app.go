@@ -97,7 +97,8 @@ file itself, so a backup of the encrypted directory is complete.`,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(newInit(a), newMount(a), newUmount(a), newStatus(a), newInfo(a), newPath(a), newPasswd(a), newRewrap(a), newRekey(a),
-		newVerify(a), newPolicy(a), newDoctor(a), newVersion(a), newCompletion(a), newMan(a), newDaemon(a))
+		newVerify(a), newEncrypt(a), newDecrypt(a), newCat(a),
+		newPolicy(a), newDoctor(a), newVersion(a), newCompletion(a), newMan(a), newDaemon(a))
 	setUp(root)
 	return root
 }

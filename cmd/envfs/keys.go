@@ -24,7 +24,7 @@ type keySettings struct {
 	PassphraseFile    string
 	PassphraseCommand string
 
-	TransitKey   string // at a mount: the key that the volume must name
+	TransitKey   string // the key that the volume must name, if it is given
 	TransitMount string // likewise the path of its secrets engine
 	VaultAddr    string
 	Namespace    string
@@ -42,6 +42,12 @@ func (k *keySettings) addVaultFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&k.VaultAddr, "vault-addr", "", "`URL` of Vault, or unix:///path of an Agent or Proxy (default: $VAULT_ADDR)")
 	flags.StringVar(&k.Namespace, "namespace", "", "Vault `NAMESPACE` (default: $VAULT_NAMESPACE)")
 	k.Login.addFlags(flags)
+}
+
+// addPinFlags adds those by which the user, not the volume, says which Transit key it is.
+func (k *keySettings) addPinFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&k.TransitKey, "transit-key", "", "refuse a volume that names another Transit `KEY`")
+	flags.StringVar(&k.TransitMount, "transit-mount", "", "refuse a volume that names another Transit engine than the one at `PATH`")
 }
 
 // addPassphraseFlags adds those of a volume with a passphrase.

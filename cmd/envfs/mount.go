@@ -119,8 +119,7 @@ func newMount(a *app) *cobra.Command {
 // addFlags adds the long flags that are options of -o as well.
 func (m *mountCommand) addFlags(flags *pflag.FlagSet) {
 	m.request.Keys.addFlags(flags)
-	flags.StringVar(&m.request.Keys.TransitKey, "transit-key", "", "refuse a volume that names another Transit `KEY`")
-	flags.StringVar(&m.request.Keys.TransitMount, "transit-mount", "", "refuse a volume that names another Transit engine than the one at `PATH`")
+	m.request.Keys.addPinFlags(flags)
 	flags.Var(newChoice(&m.request.Cache, cacheWriteback, cacheWriteback, cacheWritethrough), "cache",
 		"when writes reach the ciphertext: as the kernel likes, or before write returns")
 	flags.DurationVar(&m.request.Idle, "idle", 0, "unmount after `DURATION` without use (such as 30m; default: never)")

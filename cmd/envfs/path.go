@@ -17,8 +17,9 @@ Without --volume, paths are those of existing files, in a mount (encrypt, which
 then needs no key) or in a ciphertext directory (decrypt).
 
 Without PATH, paths are read from standard input, one a line; with -0 both input
-and output are separated by NUL bytes. A path that cannot be translated is
-reported, the others are done all the same, and the exit code is not 0.`
+and output are separated by NUL bytes. They are translated as they come. A path
+that cannot be translated is reported on standard error and leaves no line in the
+output; the others are done all the same, and the exit code is not 0.`
 
 const pathExample = `  envfs path encrypt --volume /data docs/letter.txt
   envfs path encrypt /mnt/clear/docs/letter.txt

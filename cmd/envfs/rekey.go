@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/envfs/envfs/cmd/envfs/internal/progress"
-	"github.com/envfs/envfs/internal/secret"
 	"github.com/envfs/envfs/volume"
 )
 
@@ -90,29 +89,10 @@ func (r *rekeyCommand) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return aboutNamed(dir, err)
 	}
-	ctx, stop := untilSignal(ctx)
-	defer stop()
-	log := r.app.log()
-	secret.ProtectProcess(log)
-	opener := keyringOpener{keySettings: r.keys, arena: secret.NewArena(log)}
-	passphrase, err := r.keys.passphrase(ctx, r.app, r.dir, cfg)
-	if err != nil {
-		return err
-	}
-	kr, err := opener.open(ctx, cfg, passphrase)
-	if err != nil {
-		return about(r.dir, err)
-	}
-	defer kr.Close()
-	v, err := volume.Open(ctx, dir, cfg, kr, volume.OpenOptions{Arena: opener.arena, Log: log})
-	if err != nil {
-		return aboutNamed(dir, err)
-	}
-	err = r.rekey(ctx, dir, v, paths)
-	if closeErr := v.Close(); err == nil {
-		err = closeErr
-	}
-	return err
+	o := &offlineVolume{dir: dir, cfg: cfg}
+	return o.use(ctx, r.app, r.keys, func(ctx context.Context, v *volume.Volume) error {
+		return r.rekey(ctx, dir, v, paths)
+	})
 }
 
 // pathsIn returns paths relative to the ciphertext directory.

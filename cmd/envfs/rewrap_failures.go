@@ -10,7 +10,7 @@ import (
 
 // fileFailure is a file with which a command that goes through many had no success. Programs may read it.
 type fileFailure struct {
-	Path  string `json:"path"` // of the ciphertext
+	Path  string `json:"path"` // of the ciphertext, or of the plaintext that is encrypted
 	Error string `json:"error"`
 	Code  int    `json:"code"` // what the command would exit with, were this the only one
 }
@@ -18,17 +18,19 @@ type fileFailure struct {
 // failureList collects the files that failed, and prints each as it comes.
 type failureList struct {
 	meter *progress.Meter
-	dir   string // ciphertext directory
+	dir   string // that paths start from
 
 	mu    sync.Mutex
 	files []fileFailure // guarded by mu
 	worst error         // guarded by mu
 }
 
+func (l *failureList) path(rel string) string { return filepath.Join(l.dir, rel) }
+
 func (l *failureList) add(rel string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	f := fileFailure{Path: filepath.Join(l.dir, rel), Error: err.Error(), Code: exitCode(err)}
+	f := fileFailure{Path: l.path(rel), Error: err.Error(), Code: exitCode(err)}
 	l.files = append(l.files, f)
 	if l.worst == nil || severity(err) > severity(l.worst) {
 		l.worst = err

@@ -2,15 +2,21 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/envfs/envfs/internal/secret"
 	"github.com/envfs/envfs/volume"
 )
+
+// maxListed bounds a path in a list, in bytes: no system call takes as much.
+const maxListed = 64 << 10
+
+var errListedTooLong = errors.New("longer than any path")
 
 // translator does the work of one run.
 type translator struct {
@@ -18,7 +24,9 @@ type translator struct {
 	out    *bufio.Writer
 	volume *volume.Volume // nil until it is needed
 	dir    string         // of volume, resolved
-	failed error          // the first path that could not be translated
+
+	paths, failed int
+	worst         error // of the paths that could not be translated
 }
 
 func (t *translator) all(ctx context.Context, args []string) error {
@@ -27,67 +35,104 @@ func (t *translator) all(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	each := func(name string) error { return t.one(ctx, name) }
 	if len(args) == 0 {
-		return errors.Join(t.list(each), t.failed)
+		return errors.Join(t.list(ctx), t.failures())
 	}
 	for _, name := range args {
-		if err := each(name); err != nil {
+		if err := t.one(ctx, name); err != nil {
 			return err
 		}
 	}
-	return t.failed
+	return t.failures()
 }
 
-// list reads paths from standard input.
-func (t *translator) list(each func(string) error) error {
-	in := bufio.NewScanner(t.app.stdin)
-	in.Buffer(nil, 1<<20)
-	if t.nul {
-		in.Split(splitNUL)
-	}
-	for in.Scan() {
-		if in.Text() == "" {
+// list translates paths from standard input as they come: before it waits for more, what is done has been written.
+func (t *translator) list(ctx context.Context) error {
+	in := bufio.NewReaderSize(t.app.stdin, maxListed)
+	for {
+		if in.Buffered() == 0 {
+			if err := t.out.Flush(); err != nil {
+				return err
+			}
+		}
+		name, err := t.next(in)
+		if errors.Is(err, errListedTooLong) {
+			t.paths++
+			t.fail(about(name[:64]+"…", err))
 			continue
 		}
-		if err := each(in.Text()); err != nil {
+		if name != "" {
+			if err := t.one(ctx, name); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
 			return err
 		}
 	}
-	return in.Err()
 }
 
-func splitNUL(data []byte, atEOF bool) (advance int, token []byte, err error) {
-	if i := bytes.IndexByte(data, 0); i >= 0 {
-		return i + 1, data[:i], nil
+// next returns the next path, which may be the last one together with io.EOF. One that is too long is passed over, and its
+// beginning returned.
+func (t *translator) next(in *bufio.Reader) (string, error) {
+	name, err := in.ReadSlice(t.end())
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return strings.TrimSuffix(string(name), string(t.end())), err
 	}
-	if atEOF && len(data) > 0 {
-		return len(data), data, nil
+	start := string(name)
+	for errors.Is(err, bufio.ErrBufferFull) {
+		_, err = in.ReadSlice(t.end())
 	}
-	return 0, nil, nil
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	return start, errListedTooLong
+}
+
+// end is what paths end with, in lists and in the output.
+func (t *translator) end() byte {
+	if t.nul {
+		return 0
+	}
+	return '\n'
 }
 
 // one translates a path and prints the result. Only an error that concerns
 // all paths is returned.
 func (t *translator) one(ctx context.Context, name string) error {
+	t.paths++
 	result, err := t.translate(ctx, name)
 	var fatal *openError
-	switch {
-	case errors.As(err, &fatal):
+	if errors.As(err, &fatal) {
 		return fatal.err
-	case err != nil && t.failed == nil:
-		t.failed = err // printed at the end, with its hint
-		return nil
-	case err != nil:
-		fmt.Fprintf(t.app.stderr, "envfs: %v\n", err)
+	}
+	if err != nil {
+		t.fail(err)
 		return nil
 	}
-	end := byte('\n')
-	if t.nul {
-		end = 0
-	}
-	_, err = t.out.WriteString(result + string(end))
+	_, err = t.out.WriteString(result + string(t.end()))
 	return err
+}
+
+// fail reports a path, after what was translated before it.
+func (t *translator) fail(err error) {
+	t.failed++
+	if t.worst == nil || severity(err) > severity(t.worst) {
+		t.worst = err
+	}
+	_ = t.out.Flush() // an error of it stays, and the next write or the end reports it
+	fmt.Fprintf(t.app.stderr, "envfs: %v\n", err)
+}
+
+// failures sums up; its class, and so the exit code, is that of the worst.
+func (t *translator) failures() error {
+	if t.failed == 0 {
+		return nil
+	}
+	return classedError{fmt.Sprintf("%d of %d paths could not be translated", t.failed, t.paths), t.worst}
 }
 
 // openError is a volume that cannot be opened.
