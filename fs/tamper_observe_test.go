@@ -137,7 +137,7 @@ func (c *tampered) observeFile(name string) string {
 		switch {
 		case errors.Is(err, unix.EIO):
 			bad = append(bad, fmt.Sprint(b))
-			copy(part, c.now[name][b*block:]) // to compare the others
+			copy(part, c.now[name][min(b*block, len(c.now[name])):]) // to compare the others
 		case err != nil || n < len(part):
 			return fmt.Sprintf("block %d: %d bytes, %s", b, n, word(err))
 		}
