@@ -18,8 +18,8 @@ import (
 // verifyAhead is how many files wait for their keys at most, so that many keys come with one answer of the key service.
 const verifyAhead = 512
 
-// ErrNotAlone is what a repair gets that does not have the volume for itself, or is to be quick.
-var ErrNotAlone = errors.New("a repair needs the volume for itself, and reads all of it")
+// ErrNotAlone is returned for a repair of a volume that others may be using.
+var ErrNotAlone = errors.New("a repair needs the volume for itself")
 
 // VerifyOptions say what to verify.
 type VerifyOptions struct {
