@@ -653,6 +653,80 @@ func isDir(path string) bool {
 	return err == nil && st.IsDir()
 }
 
+// TestVerifyRepairKilled kills a repair at each call that changes something: every file is where it was or in the quarantine,
+// with the same bytes but for a seal, and the next repair does the rest.
+func TestVerifyRepairKilled(t *testing.T) {
+	for at := 1; ; at++ {
+		r := newVerifyRig(t)
+		f := r.create(r.place("open"))
+		if _, err := f.WriteAt(pattern(8, 2*block), 0); err != nil {
+			t.Fatal(err)
+		}
+		r.want["crashed"] = pattern(8, 2*block)
+		unsealed := readFile(t, r.at("open"))
+		f.Release()
+		writeFile(t, r.path(r.place("crashed")), unsealed+"tail")
+		r.flip("docs/letter", 1024+30)
+		r.flip(r.long, 1024+30)
+		bad := map[string]string{}
+		for _, plain := range []string{"docs/letter", "letter2", r.long} {
+			bad[plain] = readFile(t, r.at(plain))
+		}
+		hook := &lethal{at: 1 << 30}
+		r.reopen(&backing.Store{Hook: hook})
+		hook.mu.Lock()
+		hook.n, hook.at, hook.tear = 0, at, 100
+		hook.mu.Unlock()
+		o, _ := r.repair()
+		o.Paths = []string{"."}
+		_, err := r.vol.Verify(t.Context(), o)
+		hook.mu.Lock()
+		killed := hook.n >= at
+		hook.at = 1 << 30
+		hook.mu.Unlock()
+		for round := range 2 {
+			for plain, want := range bad {
+				here, herr := os.ReadFile(r.at(plain))
+				there, terr := os.ReadFile(filepath.Join(o.Quarantine, r.names[plain]))
+				if (herr == nil) == (terr == nil) || string(here)+string(there) != want {
+					t.Errorf("killed at call %d (%v), round %d: %s: here %v, there %v", at, err, round, plain, herr, terr)
+				}
+				if round == 1 && terr != nil {
+					t.Errorf("killed at call %d: %s was not moved by the next repair", at, plain)
+				}
+			}
+			if g := r.load(r.names["crashed"], false); !bytes.Equal(readAll(t, g), r.want["crashed"]) {
+				t.Errorf("killed at call %d, round %d: the unsealed file differs", at, round)
+			} else {
+				g.Release()
+			}
+			if round == 0 {
+				r.reopen(&backing.Store{})
+				r.verify(o)
+			}
+		}
+		r.mustFindBut("notice orphan", VerifyOptions{})
+		r.close()
+		if !killed {
+			if at < 10 {
+				t.Errorf("a repair that seals and moves makes %d calls that change something", at)
+			}
+			return
+		}
+	}
+}
+
+// mustFindBut expects no findings but those that begin with the given words.
+func (r *verifyRig) mustFindBut(begin string, o VerifyOptions) {
+	r.t.Helper()
+	_, got := r.verify(o)
+	for _, line := range got {
+		if !strings.HasPrefix(line, begin) {
+			r.t.Errorf("found %s", line)
+		}
+	}
+}
+
 // TestVerifyRepairRefuses a volume that is not its own, and a quarantine that cannot be one.
 func TestVerifyRepairRefuses(t *testing.T) {
 	r := newVerifyRig(t)
