@@ -9,5 +9,7 @@ func helpers() map[string]func(dir string, args []string) error {
 		"msync":         mapAndSync,
 		"churn":         churn,
 		"interrupted":   openInterrupted,
+		"count":         count,
+		"save":          save,
 	}
 }

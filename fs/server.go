@@ -65,6 +65,8 @@ type Server struct {
 	log      *slog.Logger
 	fuse     *fuse.Server
 	table    *table
+	gate     *gate
+	freezer  freezer
 	root     *inode
 	dirs     *directoryCache
 	handles  handles
@@ -75,6 +77,8 @@ type Server struct {
 
 	opensMu sync.Mutex
 	opens   map[*inode]chan struct{} // inodes being opened, which others wait for; guarded by opensMu
+
+	mountpoint string // as it was given to Mount
 
 	rootDev  uint64
 	uid, gid uint32 // of this process
@@ -91,8 +95,9 @@ func Mount(v *volume.Volume, mountpoint string, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.mountpoint = mountpoint
 	unix.Umask(0)
-	server, err := fuse.NewServer(s, mountpoint, s.mountOptions())
+	server, err := fuse.NewServer(s.gate, mountpoint, s.mountOptions())
 	if err != nil {
 		return nil, fmt.Errorf("mount at %s: %w", mountpoint, err)
 	}
@@ -126,6 +131,7 @@ func newServer(v *volume.Volume, o Options) (*Server, error) {
 	s.rootDev = uint64(st.Dev)
 	s.root = &inode{key: keyOf(&st), kind: unix.S_IFDIR, dir: &directory{fd: -1}}
 	s.table = newTable(s.root)
+	s.gate = &gate{RawFileSystem: s, s: s}
 	fd, err := s.store.Open(v.Root(), ".", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
@@ -233,6 +239,7 @@ func (s *Server) serve() {
 // shutdown releases what the kernel did not: at an unmount it forgets all inodes without a word, and the release of a file that
 // was closed just before may be lost, too. Files are released after the sealer has finished with those it knows.
 func (s *Server) shutdown() error {
+	s.EndFreezing()
 	err := s.vol.SealAll()
 	for _, n := range s.table.all() {
 		if f := n.file.Load(); f != nil {

@@ -200,8 +200,8 @@ func (h *fileHeader) advance(state headerState, next nextSlot) {
 }
 
 // seal writes the header that vouches for the size, and gives the file back the times it had, because no application has
-// changed it. The data must be durable already. The caller makes sure that nobody uses the file, and closes it next, which gives
-// the lock of the header back.
+// changed it. The data must be durable already. The caller makes sure that nobody changes the file; by closing it, or by
+// unlockHeader, it gives the lock of the header back.
 func (f *File) seal() error {
 	h := &f.header
 	h.mu.Lock()

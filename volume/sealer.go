@@ -29,7 +29,7 @@ type sealer struct {
 	quit  chan struct{}
 	done  sync.WaitGroup
 
-	round sync.Mutex // held while a round of sealing is under way
+	round sync.Mutex // held while a round of sealing is under way, and while the volume is frozen
 
 	mu      sync.Mutex
 	waiting []*File     // guarded by mu
@@ -94,6 +94,11 @@ func (s *sealer) take() []*File {
 func (s *sealer) flush() error {
 	s.round.Lock()
 	defer s.round.Unlock()
+	return s.flushHeld()
+}
+
+// flushHeld is flush for a caller that holds round.
+func (s *sealer) flushHeld() error {
 	var idle []*File
 	for _, f := range s.take() {
 		if f.idle() {
