@@ -8,6 +8,7 @@ func helpers() map[string]func(dir string, args []string) error {
 		"lock-holder":   lockHolder,
 		"msync":         mapAndSync,
 		"churn":         churn,
+		"perform":       perform,
 		"interrupted":   openInterrupted,
 	}
 }

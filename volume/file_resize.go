@@ -31,7 +31,7 @@ func (f *File) Truncate(size int64) error {
 func (f *File) resize(size, eof int64) error {
 	switch {
 	case size == eof: // nothing moves but the times
-		return f.v.store.SetTimes(f.target(), unix.Timespec{Nsec: unix.UTIME_OMIT}, unix.Timespec{Nsec: unix.UTIME_NOW})
+		return f.touch()
 	case size == 0:
 		return f.empty()
 	}
@@ -42,6 +42,11 @@ func (f *File) resize(size, eof int64) error {
 		return f.extend(size, eof)
 	}
 	return f.shrink(size, eof)
+}
+
+// touch makes the modification time the present.
+func (f *File) touch() error {
+	return f.v.store.SetTimes(f.target(), unix.Timespec{Nsec: unix.UTIME_OMIT}, unix.Timespec{Nsec: unix.UTIME_NOW})
 }
 
 // empty cuts the backing file to nothing, header included: an empty file needs none, and no state in between could be
@@ -170,7 +175,7 @@ func (f *File) ZeroRange(off, n int64, keepSize bool) error {
 // zero makes [off, end) of a file of eof bytes, which reaches no further, read as zeros.
 func (f *File) zero(off, end, eof int64) error {
 	if off == end {
-		return nil
+		return f.touch()
 	}
 	if err := f.unseal(); err != nil {
 		return err
@@ -216,7 +221,7 @@ func (f *File) zeroWithin(from, to, size int64) error {
 		return err
 	}
 	if allZero(content[from-start : min(to-start, length)]) {
-		return nil
+		return f.touch()
 	}
 	clear(content[from-start : min(to-start, length)])
 	return f.storeBlock(content, block)
