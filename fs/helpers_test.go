@@ -9,6 +9,7 @@ func helpers() map[string]func(dir string, args []string) error {
 		"msync":         mapAndSync,
 		"churn":         churn,
 		"perform":       perform,
+		"mirror":        mirror,
 		"interrupted":   openInterrupted,
 	}
 }
