@@ -69,7 +69,7 @@ func (s *Server) make(in *fuse.InHeader, name string, out *fuse.EntryOut, call f
 		return statusOf(err)
 	}
 	defer p.done()
-	if err := s.vol.StoreFullName(p.fd, p.name); err != nil {
+	if err := s.storeFullName(p); err != nil {
 		return statusOf(err)
 	}
 	mode, err := call(p)
@@ -94,6 +94,15 @@ func (s *Server) finish(caller *fuse.Caller, p place, mode uint32) (st unix.Stat
 		return st, err
 	}
 	return st, s.store.StatAt(p.fd, p.name.Stored, &st)
+}
+
+// storeFullName puts the full name of a long name beside the entry that is about to be made, or leaves nothing behind.
+func (s *Server) storeFullName(p place) error {
+	err := s.vol.StoreFullName(p.fd, p.name)
+	if err != nil {
+		s.dropUnused(p.fd, p.name)
+	}
+	return err
 }
 
 // dropUnused removes the full name of an entry that was not made after all, unless there is one of that name.
@@ -159,7 +168,7 @@ func (s *Server) link(n *inode, in *fuse.LinkIn, name string, out *fuse.EntryOut
 		return statusOf(err)
 	}
 	defer p.done()
-	if err := s.vol.StoreFullName(p.fd, p.name); err != nil {
+	if err := s.storeFullName(p); err != nil {
 		return statusOf(err)
 	}
 	if err := s.store.LinkFD(fd, p.fd, p.name.Stored); err != nil {
@@ -168,6 +177,10 @@ func (s *Server) link(n *inode, in *fuse.LinkIn, name string, out *fuse.EntryOut
 	}
 	var st unix.Stat_t
 	if err := s.store.StatAt(p.fd, p.name.Stored, &st); err != nil {
+		if uerr := s.store.Unlink(p.fd, p.name.Stored); uerr != nil {
+			s.log.Warn("cannot remove a new link that could not be finished", "name", p.name.Stored, "error", uerr)
+		}
+		s.dropUnused(p.fd, p.name)
 		return statusOf(err)
 	}
 	s.table.linked(n, p.link())

@@ -8,6 +8,8 @@ func helpers() map[string]func(dir string, args []string) error {
 		"lock-holder":   lockHolder,
 		"msync":         mapAndSync,
 		"churn":         churn,
+		"perform":       perform,
+		"mirror":        mirror,
 		"interrupted":   openInterrupted,
 		"count":         count,
 		"save":          save,

@@ -1,230 +1,313 @@
 package fs
 
 import (
+	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
-	"sync"
+	"strconv"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// TestMirror does random things to a file and to a slice in memory, with remounts in between, and compares.
+// TestMirror has a process do random things to a file and to a copy of it in memory, like fsx: read, write, map, truncate,
+// allocate, punch, zero, copy, sync, open anew, through two handles and past the cache, with remounts in between.
 func TestMirror(t *testing.T) {
 	for _, mode := range []Options{{}, {WriteThrough: true}} {
-		for seed := range uint64(3) {
+		for seed := range soaking(2) {
 			t.Run(fmt.Sprintf("writethrough %t, seed %d", mode.WriteThrough, seed), func(t *testing.T) {
 				r := newRig(t, mode)
-				m := &mirror{r: r, rnd: rand.New(rand.NewPCG(seed, 2))}
-				r.write("f", nil)
-				for range 6 {
-					m.round(t, 120)
-					r.remount()
-					r.want("f", m.data)
-				}
+				mirrorWithRemounts(t, r, seed, 5, 250)
 			})
 		}
 	}
 }
 
-// mirror is a file and what it should hold.
-type mirror struct {
-	r    *rig
-	rnd  *rand.Rand
-	data []byte
+// mirrorWithRemounts remounts whenever the process asks for it.
+func mirrorWithRemounts(t *testing.T, r *rig, seed, rounds, steps int) {
+	r.write("f", nil)
+	cmd := child(t.Context(), "mirror", r.path("f"), fmt.Sprint(seed), fmt.Sprint(rounds), fmt.Sprint(steps))
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failure bytes.Buffer
+	cmd.Stderr = &failure
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	for lines := bufio.NewScanner(out); lines.Scan(); asked++ {
+		r.remount()
+		if _, err := fmt.Fprintln(in, "go on"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cmd.Wait(); err != nil || asked != rounds {
+		t.Fatalf("%d remounts of %d, %v: %s", asked, rounds, err, failure.Bytes())
+	}
+}
+
+// mirrored is a file and what it should hold.
+type mirrored struct {
+	path   string
+	rnd    *rand.Rand
+	data   []byte
+	fd     int // the handle that most is done with
+	direct int // one that goes past the cache
+	done   []string
+}
+
+// mirrorSize is how long the file may become, in bytes.
+const mirrorSize = 1 << 20
+
+// mirror is the process.
+func mirror(path string, args []string) error {
+	var n [3]int
+	for i := range n {
+		var err error
+		if n[i], err = strconv.Atoi(args[i]); err != nil {
+			return err
+		}
+	}
+	m := &mirrored{path: path, rnd: rand.New(rand.NewPCG(uint64(n[0]), 2))}
+	answers := bufio.NewScanner(os.Stdin)
+	for range n[1] {
+		if err := m.round(n[2]); err != nil {
+			return fmt.Errorf("%w; after\n%q", err, m.done[max(0, len(m.done)-30):])
+		}
+		fmt.Println("remount")
+		if !answers.Scan() {
+			return io.ErrUnexpectedEOF
+		}
+		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, m.data) {
+			return fmt.Errorf("after a remount: %w", errors.Join(err, m.differs(got, 0)))
+		}
+	}
+	return nil
+}
+
+func (m *mirrored) round(steps int) error {
+	if err := m.open(); err != nil {
+		return err
+	}
+	for range steps {
+		off, n := m.offset(), m.length()
+		names := mirrorSteps()
+		step := names[m.rnd.IntN(len(names))]
+		m.done = append(m.done, fmt.Sprintf("%s %d+%d of %d", step.name, off, n, len(m.data)))
+		if err := step.do(m, off, n); err != nil {
+			return fmt.Errorf("%s: %w", m.done[len(m.done)-1], err)
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(m.fd, &st); err != nil || st.Size != int64(len(m.data)) {
+			return fmt.Errorf("%s: size %d instead of %d, %w", m.done[len(m.done)-1], st.Size, len(m.data), err)
+		}
+	}
+	return errors.Join(unix.Close(m.fd), unix.Close(m.direct))
+}
+
+func (m *mirrored) open() (err error) {
+	if m.fd, err = unix.Open(m.path, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		return err
+	}
+	m.direct, err = unix.Open(m.path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_DIRECT, 0)
+	return err
+}
+
+// mirrorStep is something to do to [off, off+n).
+type mirrorStep struct {
+	name string
+	do   func(m *mirrored, off, n int64) error
+}
+
+func mirrorSteps() []mirrorStep {
+	const keep = unix.FALLOC_FL_KEEP_SIZE
+	return []mirrorStep{
+		{"read", (*mirrored).read}, {"read", (*mirrored).read}, {"write", (*mirrored).write}, {"write", (*mirrored).write},
+		{"read directly", (*mirrored).readDirect}, {"write directly", (*mirrored).writeDirect},
+		{"map and read", (*mirrored).mapRead}, {"map and write", (*mirrored).mapWrite}, {"map and write", (*mirrored).mapWrite},
+		{"truncate", func(m *mirrored, off, _ int64) error {
+			m.resize(off)
+			return unix.Ftruncate(m.fd, off)
+		}},
+		{"punch", func(m *mirrored, off, n int64) error { return m.zero(unix.FALLOC_FL_PUNCH_HOLE|keep, off, n) }},
+		{"zero", func(m *mirrored, off, n int64) error { return m.zero(unix.FALLOC_FL_ZERO_RANGE, off, n) }},
+		{"zero, keeping the size", func(m *mirrored, off, n int64) error { return m.zero(unix.FALLOC_FL_ZERO_RANGE|keep, off, n) }},
+		{"allocate", func(m *mirrored, off, n int64) error {
+			m.resize(max(off+n, int64(len(m.data))))
+			return unix.Fallocate(m.fd, 0, off, n)
+		}},
+		{"allocate, keeping the size", func(m *mirrored, off, n int64) error { return unix.Fallocate(m.fd, keep, off, n) }},
+		{"copy", (*mirrored).copyWithin},
+		{"holes", func(m *mirrored, _, _ int64) error {
+			if s := mapOf(m.fd, int64(len(m.data))); s != "fits" {
+				return errors.New(s)
+			}
+			return nil
+		}},
+		{"sync", func(m *mirrored, _, _ int64) error { return unix.Fsync(m.fd) }},
+		{"open anew", func(m *mirrored, _, _ int64) error {
+			return errors.Join(unix.Close(m.fd), unix.Close(m.direct), m.open())
+		}},
+	}
 }
 
 // offset is anywhere in the file or a little behind it, often at the edge of a block.
-func (m *mirror) offset() int64 {
-	off := m.rnd.Int64N(int64(len(m.data)) + 3*block)
+func (m *mirrored) offset() int64 {
+	off := m.rnd.Int64N(min(int64(len(m.data))+3*block, mirrorSize))
 	if m.rnd.IntN(2) == 0 {
 		off = off/block*block + m.rnd.Int64N(3) - 1
 	}
 	return max(off, 0)
 }
 
-func (m *mirror) length() int {
-	return []int{1, 10, block - 1, block, block + 1, 30_000, 300_000}[m.rnd.IntN(7)]
+func (m *mirrored) length() int64 {
+	return []int64{1, 10, block - 1, block, block + 1, 30_000, 300_000}[m.rnd.IntN(7)]
 }
 
-// grow makes the mirror reach to size.
-func (m *mirror) grow(size int64) {
+// resize is what ftruncate(2) does.
+func (m *mirrored) resize(size int64) {
 	if n := size - int64(len(m.data)); n > 0 {
 		m.data = append(m.data, make([]byte, n)...)
 	}
+	m.data = m.data[:size:size]
 }
 
-func (m *mirror) round(t *testing.T, steps int) {
-	t.Helper()
-	fd, err := unix.Open(m.r.path("f"), unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { unix.Close(fd) }()
-	for range steps {
-		op := m.rnd.IntN(10)
-		if err := m.step(fd, op); err != nil {
-			t.Fatalf("operation %d: %v", op, err)
-		}
-		if len(m.data) > 1<<20 {
-			m.data = m.data[:1000]
-			if err := unix.Ftruncate(fd, 1000); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+// within cuts [off, off+n) to what the file has.
+func (m *mirrored) within(off, n int64) []byte {
+	size := int64(len(m.data))
+	return m.data[min(off, size):min(off+n, size)]
 }
 
-func (m *mirror) step(fd, op int) error {
-	off, n := m.offset(), int64(m.length())
-	switch op {
-	case 0, 1, 2, 3:
-		p := pattern(m.rnd.Uint64(), int(n))
-		m.grow(off + n)
-		copy(m.data[off:], p)
-		_, err := unix.Pwrite(fd, p, off)
-		return err
-	case 4, 5, 6:
-		return m.compare(fd, off, n)
-	case 7:
-		m.grow(off)
-		m.data = m.data[:off]
-		return unix.Ftruncate(fd, off)
-	case 8:
-		mode := []uint32{unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE, 0}[m.rnd.IntN(3)]
-		if mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
-			m.grow(off + n)
-		}
-		if mode != 0 && off < int64(len(m.data)) {
-			clear(m.data[off:min(off+n, int64(len(m.data)))])
-		}
-		return unix.Fallocate(fd, mode, off, n)
+// differs says where got is not what the file should hold from off on.
+func (m *mirrored) differs(got []byte, off int64) error {
+	want := m.within(off, int64(len(m.data)))
+	if len(got) < len(want) {
+		want = want[:len(got)]
 	}
-	return unix.Fsync(fd)
+	for i := range want {
+		if got[i] != want[i] {
+			return fmt.Errorf("byte %d is %#x instead of %#x", off+int64(i), got[i], want[i])
+		}
+	}
+	return fmt.Errorf("%d bytes at %d of %d", len(got), off, len(m.data))
 }
 
-func (m *mirror) compare(fd int, off, n int64) error {
+func (m *mirrored) read(off, n int64) error {
 	buf := make([]byte, n)
+	return m.compare(m.fd, buf, off)
+}
+
+// aligned is memory as O_DIRECT wants it.
+func aligned(n int64) []byte {
+	buf := make([]byte, n+block)
+	skip := (block - int(uintptr(unsafe.Pointer(&buf[0]))%block)) % block
+	return buf[skip:][:n]
+}
+
+func (m *mirrored) readDirect(off, n int64) error {
+	return m.compare(m.direct, aligned((n+block-1)/block*block), off/block*block)
+}
+
+func (m *mirrored) compare(fd int, buf []byte, off int64) error {
 	got, err := unix.Pread(fd, buf, off)
 	if err != nil {
 		return err
 	}
-	want := m.data[min(off, int64(len(m.data))):min(off+n, int64(len(m.data)))]
-	if !bytes.Equal(buf[:got], want) {
-		return fmt.Errorf("%d bytes at %d of %d: %s, want %s", n, off, len(m.data), digest(buf[:got]), digest(want))
+	if !bytes.Equal(buf[:got], m.within(off, int64(len(buf)))) {
+		return m.differs(buf[:got], off)
 	}
 	return nil
 }
 
-// TestManyGoroutinesOneFile has 8 goroutines write their own parts of one file, over block edges, and read those of all.
-func TestManyGoroutinesOneFile(t *testing.T) {
-	const workers, part, rounds = 8, 10_007, 40
-	for _, mode := range []Options{{}, {WriteThrough: true}} {
-		r := newRig(t, mode)
-		r.write("f", make([]byte, workers*part))
-		var wg sync.WaitGroup
-		for w := range workers {
-			wg.Go(func() { workOnPart(t, r.path("f"), w, part, rounds, workers) })
-		}
-		wg.Wait()
-		want := []byte{}
-		for w := range workers {
-			want = append(want, bytes.Repeat([]byte{byte(rounds), byte(w)}, part)[:part]...)
-		}
-		r.want("f", want)
-		r.remount()
-		r.want("f", want)
-		r.unmount()
-	}
+func (m *mirrored) write(off, n int64) error {
+	return m.store(m.fd, pattern(m.rnd.Uint64(), int(n)), off)
 }
 
-// workOnPart overwrites one part again and again; what it reads there must be what it wrote.
-func workOnPart(t *testing.T, path string, w, part, rounds, workers int) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+func (m *mirrored) writeDirect(off, n int64) error {
+	buf := aligned((n + block - 1) / block * block)
+	copy(buf, pattern(m.rnd.Uint64(), len(buf)))
+	return m.store(m.direct, buf, off/block*block)
+}
+
+func (m *mirrored) store(fd int, p []byte, off int64) error {
+	m.resize(max(int64(len(m.data)), off+int64(len(p))))
+	copy(m.data[off:], p)
+	n, err := unix.Pwrite(fd, p, off)
+	if err == nil && n < len(p) {
+		err = io.ErrShortWrite
+	}
+	return err
+}
+
+// mapped calls f with [off, off+n) mapped, as far as the file reaches.
+func (m *mirrored) mapped(off, n int64, f func(p []byte) error) error {
+	end := min(off+n, int64(len(m.data)))
+	if off >= end {
+		return nil
+	}
+	p, err := unix.Mmap(m.fd, 0, int(end), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		t.Error(err)
-		return
+		return err
 	}
-	defer f.Close()
-	buf := make([]byte, part)
-	for i := 1; i <= rounds; i++ {
-		p := bytes.Repeat([]byte{byte(i), byte(w)}, part)[:part]
-		if _, err := f.WriteAt(p, int64(w*part)); err != nil {
-			t.Error(err)
-			return
-		}
-		if _, err := f.ReadAt(buf, int64(w*part)); err != nil || !bytes.Equal(buf, p) {
-			t.Errorf("worker %d, round %d: another content came back (%v)", w, i, err)
-			return
-		}
-		if _, err := f.ReadAt(buf, int64((w+i)%workers*part)); err != nil {
-			t.Error(err)
-			return
-		}
-		if i%10 == 0 {
-			if err := f.Sync(); err != nil {
-				t.Error(err)
-			}
-		}
+	err = f(p[off:])
+	if err == nil && m.rnd.IntN(4) == 0 {
+		err = unix.Msync(p, unix.MS_SYNC)
 	}
+	return errors.Join(err, unix.Munmap(p))
 }
 
-// TestManyProcessesOneDirectory has 16 processes create, rename and remove in one directory.
-func TestManyProcessesOneDirectory(t *testing.T) {
-	r := newRig(t, Options{})
-	var wg sync.WaitGroup
-	for i := range 16 {
-		wg.Go(func() {
-			if out, err := child(t.Context(), "churn", r.dir, fmt.Sprint(i)).CombinedOutput(); err != nil {
-				t.Errorf("process %d: %v: %s", i, err, out)
-			}
-		})
-	}
-	wg.Wait()
-	entries, err := os.ReadDir(r.dir)
-	if err != nil || len(entries) != 16*5+1 {
-		t.Errorf("%d entries, %v", len(entries), err)
-	}
-	r.remount()
-	for i := range 16 {
-		for j := range 5 {
-			r.want(fmt.Sprintf("kept-%d-%d", i, j), fmt.Appendf(nil, "process %d, file %d", i, j*10))
+func (m *mirrored) mapRead(off, n int64) error {
+	return m.mapped(off, n, func(p []byte) error {
+		if !bytes.Equal(p, m.within(off, n)) {
+			return m.differs(bytes.Clone(p), off)
 		}
-	}
-	if left := len(storedNames(t, r.cipher)); left != 16*5+2 {
-		t.Errorf("%d stored names", left)
-	}
+		return nil
+	})
 }
 
-// churn makes 50 files, shares a name with the other processes, and keeps every tenth file.
-func churn(dir string, args []string) error {
-	id := args[0]
-	for i := range 50 {
-		name := fmt.Sprintf("%s/%s-%d-%s", dir, id, i, longName('x', 100+i*2))
-		if err := os.WriteFile(name, fmt.Appendf(nil, "process %s, file %d", id, i), 0o644); err != nil {
-			return err
+func (m *mirrored) mapWrite(off, n int64) error {
+	return m.mapped(off, n, func(p []byte) error {
+		copy(p, pattern(m.rnd.Uint64(), len(p)))
+		copy(m.data[off:], p)
+		return nil
+	})
+}
+
+func (m *mirrored) zero(mode uint32, off, n int64) error {
+	if mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
+		m.resize(max(off+n, int64(len(m.data))))
+	}
+	clear(m.within(off, n))
+	return unix.Fallocate(m.fd, mode, off, n)
+}
+
+// copyWithin copies a part of the file to another place in it.
+func (m *mirrored) copyWithin(off, n int64) error {
+	to := m.offset()
+	n = int64(len(m.within(off, n)))
+	if n == 0 || off < to+n && to < off+n {
+		return nil // copy_file_range(2) refuses what overlaps
+	}
+	p := bytes.Clone(m.within(off, n))
+	m.resize(max(to+n, int64(len(m.data))))
+	copy(m.data[to:], p)
+	for from := off; n > 0; {
+		done, err := unix.CopyFileRange(m.fd, &from, m.fd, &to, int(n), 0)
+		if err != nil || done == 0 {
+			return fmt.Errorf("%d bytes left: %w", n, err)
 		}
-		shared := dir + "/shared"
-		if err := os.WriteFile(name+".tmp", []byte(id), 0o644); err != nil {
-			return err
-		}
-		if err := os.Rename(name+".tmp", shared); err != nil {
-			return err
-		}
-		if _, err := os.ReadDir(dir); err != nil {
-			return err
-		}
-		if i%10 == 0 {
-			if err := os.Rename(name, fmt.Sprintf("%s/kept-%s-%d", dir, id, i/10)); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := os.Remove(name); err != nil {
-			return err
-		}
+		n -= int64(done)
 	}
 	return nil
 }

@@ -285,7 +285,7 @@ func (s *Server) create(cancel <-chan struct{}, in *fuse.CreateIn, name string, 
 		return nil, statusOf(err)
 	}
 	defer p.done()
-	if err := s.vol.StoreFullName(p.fd, p.name); err != nil {
+	if err := s.storeFullName(p); err != nil {
 		return nil, statusOf(err)
 	}
 	mode := s.modeFor(p, in.Mode, in.Umask)

@@ -46,6 +46,14 @@ func (h *handles) remove(id uint64) *dirHandle {
 	return d
 }
 
+func (h *handles) removeAll() map[uint64]*dirHandle {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := h.open
+	h.open = nil
+	return all
+}
+
 // dirHandle is an open directory. Positions are those of the file system below, so they stay good for as long as there.
 type dirHandle struct {
 	n  *inode

@@ -168,7 +168,7 @@ func (s *Server) rename(from, to place, flags uint) error {
 	case flags != 0: // it stays: the rename fails, or the two change places
 		replaced.spare()
 	}
-	if err := s.vol.StoreFullName(to.fd, to.name); err != nil {
+	if err := s.storeFullName(to); err != nil {
 		replaced.spare()
 		return err
 	}

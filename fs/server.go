@@ -99,6 +99,7 @@ func Mount(v *volume.Volume, mountpoint string, o Options) (*Server, error) {
 	unix.Umask(0)
 	server, err := fuse.NewServer(s.gate, mountpoint, s.mountOptions())
 	if err != nil {
+		s.leaveRoot()
 		return nil, fmt.Errorf("mount at %s: %w", mountpoint, err)
 	}
 	s.fuse = server
@@ -236,11 +237,15 @@ func (s *Server) serve() {
 	close(s.served)
 }
 
-// shutdown releases what the kernel did not: at an unmount it forgets all inodes without a word, and the release of a file that
-// was closed just before may be lost, too. Files are released after the sealer has finished with those it knows.
+// shutdown releases what the kernel did not: at an unmount it forgets all inodes without a word, and the release of a file or
+// directory that was closed just before may be lost, too. Files are released after the sealer has finished with those it knows.
 func (s *Server) shutdown() error {
 	s.EndFreezing()
 	err := s.vol.SealAll()
+	for _, d := range s.handles.removeAll() {
+		_ = s.store.Close(d.fd) // only read from
+	}
+	s.leaveRoot()
 	for _, n := range s.table.all() {
 		if f := n.file.Load(); f != nil {
 			f.ReleaseAll()
@@ -248,6 +253,12 @@ func (s *Server) shutdown() error {
 		s.discard(n)
 	}
 	return errors.Join(err, s.vol.SealAll())
+}
+
+// leaveRoot closes the root, which newServer has opened for as long as the mount lasts.
+func (s *Server) leaveRoot() {
+	s.dirs.release(s.root.dir)
+	s.discard(s.root)
 }
 
 // discard closes what an inode holds that the kernel has forgotten.

@@ -13,7 +13,8 @@ import (
 // Readers share blocks, writers own them; requests that do not touch the same blocks run side by side. A write that makes
 // the file longer announces its end before it starts (eof), so that every other write knows whether its own last block is
 // the last one of the file. Were it to start behind the end, its span reaches back to the old last block, which must be
-// made whole first; so a block is never stored under a wrong idea of its length.
+// made whole first; so a block is never stored under a wrong idea of its length. And one that has a last block to make whole
+// is waited for by those behind it, because it may fail.
 type extents struct {
 	mu    sync.Mutex
 	freed sync.Cond // a span was given back; L is &mu
@@ -66,7 +67,7 @@ func (e *extents) lockWrite(off, n int64) *span {
 		if off > e.eof {
 			s.lo = min(s.lo, e.eof/crypto.BlockSize)
 		}
-		if !e.conflicts(s) {
+		if !e.conflicts(s) && !e.unsettled(off+n) {
 			break
 		}
 		e.freed.Wait() // eof may have moved meanwhile, so the range is computed anew
@@ -98,6 +99,18 @@ func (e *extents) wait(s *span) {
 func (e *extents) conflicts(s *span) bool {
 	for _, o := range e.spans {
 		if s.lo < o.hi && o.lo < s.hi && (s.exclusive || o.exclusive) {
+			return true
+		}
+	}
+	return false
+}
+
+// unsettled reports whether a write that is to make the file longer, to end, has to wait for one under way that stores a last
+// block anew at a greater length: if that fails, the block must go back to its old length, with nothing behind it.
+// The caller holds mu.
+func (e *extents) unsettled(end int64) bool {
+	for _, o := range e.spans {
+		if end > o.newEOF && o.newEOF > o.oldEOF && o.oldEOF%crypto.BlockSize != 0 {
 			return true
 		}
 	}
@@ -153,6 +166,13 @@ func (e *extents) failed(s *span, off, n int64, cut func(size int64)) {
 		e.holes.add(blocksFor(s.oldEOF), blocksFor(off+n))
 	}
 	e.release(s)
+}
+
+// punched notes that the blocks [lo, hi), which the caller owns, may be holes from now on.
+func (e *extents) punched(lo, hi int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.holes.add(lo, hi)
 }
 
 // resized gives back the span of lockAll after the size was set to size; blocks in [holeLo, holeHi) became holes.

@@ -31,7 +31,7 @@ func (f *File) Truncate(size int64) error {
 func (f *File) resize(size, eof int64) error {
 	switch {
 	case size == eof: // nothing moves but the times
-		return f.v.store.SetTimes(f.target(), unix.Timespec{Nsec: unix.UTIME_OMIT}, unix.Timespec{Nsec: unix.UTIME_NOW})
+		return f.touch()
 	case size == 0:
 		return f.empty()
 	}
@@ -42,6 +42,11 @@ func (f *File) resize(size, eof int64) error {
 		return f.extend(size, eof)
 	}
 	return f.shrink(size, eof)
+}
+
+// touch makes the modification time the present.
+func (f *File) touch() error {
+	return f.v.store.SetTimes(f.target(), unix.Timespec{Nsec: unix.UTIME_OMIT}, unix.Timespec{Nsec: unix.UTIME_NOW})
 }
 
 // empty cuts the backing file to nothing, header included: an empty file needs none, and no state in between could be
@@ -157,48 +162,39 @@ func (f *File) ZeroRange(off, n int64, keepSize bool) error {
 	}
 	s := f.extents.lockAll()
 	size := s.oldEOF
-	if off+n > size && !keepSize {
-		size = off + n
-	}
-	lo, hi, err := f.zero(off, off+n, size, s.oldEOF)
-	if err != nil {
-		f.extents.unlock(s)
-		return err
-	}
-	if size > s.oldEOF {
-		lo, hi = min(lo, blocksFor(s.oldEOF)), blocksFor(size)
-	}
-	f.extents.resized(s, size, lo, hi)
-	return nil
-}
-
-// zero does the work of ZeroRange for a file that is to reach from eof to size; it returns the blocks that are holes now.
-func (f *File) zero(off, end, size, eof int64) (lo, hi int64, err error) {
-	if size > eof {
-		if err := f.resize(size, eof); err != nil {
-			return 0, 0, err
+	err := f.zero(min(off, size), min(off+n, size), size)
+	if err == nil && off+n > size && !keepSize {
+		if err = f.resize(off+n, size); err == nil {
+			size = off + n
 		}
 	}
-	off, end = min(off, eof), min(end, eof)
+	f.extents.resized(s, size, blocksFor(s.oldEOF), blocksFor(size))
+	return err
+}
+
+// zero makes [off, end) of a file of eof bytes, which reaches no further, read as zeros.
+func (f *File) zero(off, end, eof int64) error {
 	if off == end {
-		return blocksFor(size), blocksFor(size), nil
+		return f.touch()
 	}
 	if err := f.unseal(); err != nil {
-		return 0, 0, err
+		return err
 	}
-	lo, hi = blocksFor(off), end/crypto.BlockSize
-	if end == size {
+	lo, hi := blocksFor(off), end/crypto.BlockSize
+	if end == eof {
 		hi = blocksFor(end) // the last block is covered to its end
 	}
 	if lo < hi {
+		// Noted first: if anything fails from here on, blocks of zeros must not look like damage.
+		f.extents.punched(lo, hi)
 		from := f.v.layout.BlockOffset(lo)
-		to := min(f.v.layout.BlockOffset(hi), f.v.layout.CipherSize(size))
+		to := min(f.v.layout.BlockOffset(hi), f.v.layout.CipherSize(eof))
 		err := f.v.store.Fallocate(f.FD(), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, to-from)
 		if err != nil {
-			return 0, 0, err
+			return err
 		}
 	}
-	return lo, hi, f.zeroEdges(off, end, size, lo, hi)
+	return f.zeroEdges(off, end, eof, lo, hi)
 }
 
 // zeroEdges writes zeros into the blocks at either end of [off, end) that are covered only in part.
@@ -225,7 +221,7 @@ func (f *File) zeroWithin(from, to, size int64) error {
 		return err
 	}
 	if allZero(content[from-start : min(to-start, length)]) {
-		return nil
+		return f.touch()
 	}
 	clear(content[from-start : min(to-start, length)])
 	return f.storeBlock(content, block)

@@ -1,7 +1,10 @@
 package volume
 
 import (
+	"errors"
+
 	"github.com/envfs/envfs/crypto"
+	"golang.org/x/sys/unix"
 )
 
 // WriteAt writes all of p at plaintext offset off, or nothing that a reader could mistake for data: on an error the file
@@ -131,11 +134,13 @@ func (w *writer) edge(dst, p []byte, block int64, skip int) (int, error) {
 	return n, nil
 }
 
-// keepTail remembers the old part of the old last block, if content is of that block and makes it longer.
+// keepTail remembers the old part of the old last block, if it is among the blocks from block on that content is for, and
+// becomes longer.
 func (w *writer) keepTail(content []byte, block int64) {
-	oldLen := w.s.oldEOF - block*crypto.BlockSize
-	if w.s.newEOF > w.s.oldEOF && 0 < oldLen && oldLen < crypto.BlockSize && w.last.buf == nil {
-		w.last = w.f.copyLast(content[:oldLen], int(oldLen))
+	oldLen := int(w.s.oldEOF % crypto.BlockSize)
+	at := (w.s.oldEOF/crypto.BlockSize - block) * crypto.BlockSize
+	if w.s.newEOF > w.s.oldEOF && oldLen > 0 && 0 <= at && at < int64(len(content)) && w.last.buf == nil {
+		w.last = w.f.copyLast(content[at:][:oldLen], oldLen)
 	}
 }
 
@@ -161,8 +166,22 @@ func (f *File) store(sealed []byte, off int64) error {
 	if cut := n % crypto.CipherBlockSize; cut > 0 {
 		end := min(n-cut+crypto.CipherBlockSize, len(sealed))
 		if _, rerr := f.v.store.WriteAt(f.FD(), sealed[n:end], off+int64(n)); rerr != nil {
-			f.v.log.Debug("a block was left half-written", "file_id", f.key.id, "error", rerr)
+			f.undoCut(off+int64(n-cut), off+int64(n), off+int64(end), rerr)
 		}
 	}
 	return err
+}
+
+// undoCut makes the block [from, end) of the backing file, of which only the bytes before cut could be written, a hole again
+// if it was one. A full disk does that to a write into a hole.
+func (f *File) undoCut(from, cut, end int64, reason error) {
+	rest := make([]byte, end-cut)
+	n, err := f.v.store.ReadAt(f.FD(), rest, cut)
+	if err == nil && allZero(rest[:n]) {
+		err = f.v.store.Fallocate(f.FD(), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, end-from)
+		if err == nil {
+			return
+		}
+	}
+	f.v.log.Error("a block was left half-written", "file_id", f.key.id, "offset", from, "error", errors.Join(reason, err))
 }

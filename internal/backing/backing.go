@@ -56,7 +56,8 @@ type Call struct {
 }
 
 // Hook sees each call before it is made. An error is returned to the caller in place of making the call.
-// For OpRead and OpWrite it may lower c.Size to make the call a short one.
+// For OpRead and OpWrite it may lower c.Size: the disk then moves no more than that at first, which ends a write (there is
+// no room for the rest) and lets a read go on behind it.
 type Hook interface {
 	Before(c *Call) error
 }
@@ -125,9 +126,13 @@ func (s *Store) ReadAt(fd int, p []byte, off int64) (int, error) {
 	if err := s.before(&c); err != nil {
 		return 0, err
 	}
-	done := 0
+	done, first := 0, int(c.Size)
 	for done < len(p) {
-		n, err := unix.Pread(fd, p[done:], off+int64(done))
+		to := len(p)
+		if done < first {
+			to = first
+		}
+		n, err := unix.Pread(fd, p[done:to], off+int64(done))
 		if err == unix.EINTR {
 			continue
 		}

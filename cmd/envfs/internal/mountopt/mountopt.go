@@ -182,20 +182,20 @@ func split(text string) ([]string, error) {
 	var items []string
 	var item strings.Builder
 	quoted, escaped := false, false
-	for _, r := range text {
+	for _, c := range []byte(text) { // not by runes: a path need not be UTF-8
 		switch {
 		case escaped:
-			item.WriteRune(r)
+			item.WriteByte(c)
 			escaped = false
-		case r == '\\':
+		case c == '\\':
 			escaped = true
-		case r == '"':
+		case c == '"':
 			quoted = !quoted
-		case r == ',' && !quoted:
+		case c == ',' && !quoted:
 			items = append(items, item.String())
 			item.Reset()
 		default:
-			item.WriteRune(r)
+			item.WriteByte(c)
 		}
 	}
 	if quoted || escaped {
