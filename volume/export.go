@@ -49,7 +49,7 @@ func (v *Volume) Export(ctx context.Context, o ExportOptions) (_ TransferCount, 
 		return TransferCount{}, err
 	}
 	defer func() { err = errors.Join(err, v.store.Close(dir)) }()
-	to, err := placeAt(t.to.calls(), o.Target)
+	to, err := placeAt(o.Target)
 	if err != nil {
 		return TransferCount{}, err
 	}
@@ -100,7 +100,7 @@ func (v *Volume) wouldHold(store *backing.Store, dir int, source string) (bool, 
 func (v *Volume) rootKey() (FileKey, error) {
 	var st unix.Stat_t
 	err := v.store.Stat(v.Root(), &st)
-	return FileKey{Dev: uint64(st.Dev), Ino: st.Ino}, err
+	return keyOf(&st), err
 }
 
 // Cat writes the plaintext of one regular file, by its path below the ciphertext directory, to out, holes as zeros. It writes no

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync/atomic"
 
@@ -87,8 +88,7 @@ type transfer struct {
 	v    *Volume
 	from transferSource
 	to   transferSink
-	// lost is told what salvaging a file has made zeros. It is called from several goroutines at once.
-	lost func(LostContent)
+	lost func(LostContent) // told what salvaging a file has made zeros; nil: nobody is
 
 	count  transferCounter
 	volume FileKey // the ciphertext directory, which is not entered from outside
@@ -126,6 +126,7 @@ type transferLink struct {
 // transferDone is a directory whose content is copied, and what it is still to be given.
 type transferDone struct {
 	src, dst string
+	made     FileKey // identity of the one at the destination
 	attrs    attributes
 }
 
@@ -224,6 +225,9 @@ func (t *transfer) copyBatch(ctx context.Context, b *transferBatch) error {
 	if err := stop.Load(); err != nil {
 		for _, j := range b.jobs {
 			t.undo(j)
+			if j.err != nil && !stopsAll(j.err) {
+				t.failed(j.src(), j.err)
+			}
 		}
 		return *err
 	}
@@ -283,9 +287,19 @@ func (t *transfer) counted(j *transferJob) {
 	if len(j.lost) > 0 && t.lost != nil {
 		t.lost(LostContent{Path: j.src(), Size: j.size, Ranges: j.lost})
 	}
-	for _, err := range j.flaws {
-		t.failed(j.src(), err)
+	t.flawed(j.src(), j.flaws)
+}
+
+// flawed reports an entry that was copied, but lacks something.
+func (t *transfer) flawed(src string, flaws []error) {
+	if len(flaws) == 0 {
+		return
 	}
+	err := fmt.Errorf("copied, but not with all that belongs to it: %w", flaws[0])
+	for _, flaw := range flaws[1:] {
+		err = fmt.Errorf("%w; %w", err, flaw)
+	}
+	t.failed(src, err)
 }
 
 // failed reports an entry.
@@ -317,24 +331,20 @@ func (t *transfer) finish(ctx context.Context) error {
 	}
 	for i := len(t.finished) - 1; i >= 0; i-- {
 		d := t.finished[i]
-		for _, err := range t.finishDirectory(d) {
-			t.failed(d.src, err)
-		}
+		flaws, err := t.finishDirectory(d)
+		t.failed(d.src, err)
+		t.flawed(d.src, flaws)
 	}
 	return t.to.calls().SyncFS(t.root)
 }
 
-func (t *transfer) finishDirectory(d *transferDone) (flaws []error) {
-	store := t.to.calls()
-	dir, name, err := openParentBelow(store, t.root, d.dst)
+func (t *transfer) finishDirectory(d *transferDone) (flaws []error, err error) {
+	dir, name, err := openParentBelow(t.to.calls(), t.root, d.dst)
 	if err != nil {
-		return []error{err}
+		return nil, err
 	}
-	flaws = t.dress(backing.Target{FD: dir, Name: name}, &d.attrs)
-	if err := store.Close(dir); err != nil {
-		flaws = append(flaws, err)
-	}
-	return flaws
+	defer func() { err = errors.Join(err, t.to.calls().Close(dir)) }()
+	return t.dressEntry(dir, name, d.made, &d.attrs)
 }
 
 // link gives a file that was copied one more name.

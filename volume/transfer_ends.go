@@ -138,10 +138,10 @@ func (s *plainSink) settle(jobs []*transferJob) {
 	}
 	synced := map[uint64]error{}
 	for _, j := range jobs {
-		err, done := synced[j.dir.dstDev]
+		err, done := synced[j.dir.made.Dev]
 		if !done {
 			err = s.store.SyncFS(j.dir.dst)
-			synced[j.dir.dstDev] = err
+			synced[j.dir.made.Dev] = err
 		}
 		j.fail(err)
 	}

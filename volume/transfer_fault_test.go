@@ -353,7 +353,8 @@ func TestTransferWithoutRightToGive(t *testing.T) {
 	}
 	var once sync.Once
 	r.reopen(&backing.Store{Hook: callHook(func(c *backing.Call) (err error) {
-		if c.Op == backing.OpSetattr && strings.HasPrefix(c.Name, rekeyPrefix) { // the owner comes first
+		// The owner is the first that an entry is given.
+		if flags, ferr := unix.FcntlInt(uintptr(c.FD), unix.F_GETFL, 0); c.Op == backing.OpSetattr && ferr == nil && flags&unix.O_PATH != 0 {
 			once.Do(func() { err = unix.EPERM })
 		}
 		return err
@@ -362,5 +363,30 @@ func TestTransferWithoutRightToGive(t *testing.T) {
 	var st unix.Stat_t
 	if err := unix.Stat(r.path(r.stored("file")), &st); err != nil || st.Mode&0o7777 != 0o755 || count.OwnersLost != 1 {
 		t.Errorf("%v, mode %o, %+v", err, st.Mode, count)
+	}
+}
+
+// TestTransferExchanged has the unfinished copy exchanged, at the last moment, for a file that somebody wants to be given.
+func TestTransferExchanged(t *testing.T) {
+	r := newTransferRig(t)
+	writeFile(t, r.in("file"), "ours")
+	coveted := r.path("coveted")
+	writeFile(t, coveted, "secret")
+	if err := errors.Join(unix.Chmod(r.in("file"), 0o777), unix.Chmod(coveted, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var exchange error
+	r.reopen(&backing.Store{Hook: callHook(func(c *backing.Call) error {
+		if c.Op == backing.OpOpen && c.Flags == unix.O_PATH && strings.HasPrefix(c.Name, rekeyPrefix) {
+			exchange = os.Rename(coveted, r.path(c.Name))
+		}
+		return nil
+	})})
+	o := ImportOptions{TransferOptions: r.options(false), Source: r.in("file"), Target: "file"}
+	if _, err := r.vol.Import(t.Context(), o); err != nil || exchange != nil || !errors.Is(r.failed[r.in("file")], errExchanged) {
+		t.Errorf("%v, %v, %v", err, exchange, r.failed)
+	}
+	if _, err := os.Lstat(r.path(r.stored("file"))); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what was exchanged got the name: %v", err)
 	}
 }
