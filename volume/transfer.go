@@ -35,6 +35,8 @@ const (
 var (
 	// ErrInsideVolume: the plaintext would lie in the ciphertext directory, or is it.
 	ErrInsideVolume = errors.New("is in the ciphertext directory")
+	// ErrDestinationExists: Force is not set, or it is a directory.
+	ErrDestinationExists = fmt.Errorf("at the destination: %w", unix.EEXIST)
 	// ErrOtherNameFailed: it is a hard link to a file that could not be copied.
 	ErrOtherNameFailed = errors.New("a hard link to a file that was not copied")
 )
@@ -321,7 +323,7 @@ func (t *transfer) finish(ctx context.Context) error {
 		}
 		err := ErrOtherNameFailed
 		if l.origin.done {
-			err = t.link(l)
+			err = taken(l.dst, t.link(l))
 		}
 		if err != nil {
 			t.failed(l.src, err)
@@ -387,6 +389,14 @@ func (t *transfer) rename(dir int, temp string, name Name) error {
 		if err = store.Link(dir, temp, dir, name.Stored); err == nil {
 			err = store.Unlink(dir, temp)
 		}
+	}
+	return err
+}
+
+// taken says what is in the way, if that is what is wrong.
+func taken(dst string, err error) error {
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EISDIR) {
+		return fmt.Errorf("%s %w", dst, ErrDestinationExists)
 	}
 	return err
 }

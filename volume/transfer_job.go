@@ -96,9 +96,9 @@ func (j *transferJob) mayPlace() error {
 	case err != nil:
 		return err
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
-		return unix.EISDIR
+		return taken(j.dst(), unix.EISDIR)
 	case !j.t.Force:
-		return unix.EEXIST
+		return taken(j.dst(), unix.EEXIST)
 	}
 	return nil
 }
@@ -198,7 +198,7 @@ func (t *transfer) place(j *transferJob) error {
 	if err := t.v.StoreFullName(j.dir.dst, j.name); err != nil {
 		return err
 	}
-	return t.rename(j.dir.dst, j.temp, j.name)
+	return taken(j.dst(), t.rename(j.dir.dst, j.temp, j.name))
 }
 
 // undo removes a copy that has not got its name.

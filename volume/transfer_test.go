@@ -422,3 +422,47 @@ func TestExportDamaged(t *testing.T) {
 		})
 	}
 }
+
+// TestSalvageSparse cuts a file with holes: what was a hole is one, and what is missing is said in one range, however long.
+func TestSalvageSparse(t *testing.T) {
+	const size = 1 << 36
+	r := newTransferRig(t)
+	f, err := os.Create(r.in("sparse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range []int64{10 * block, 1 << 30, 1 << 35} {
+		if _, err := f.WriteAt([]byte("here"), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r.importTo(".", r.in("sparse"))
+	stored := r.stored("sparse")
+	whole := int64(1<<30)/block + 1
+	if err := os.Truncate(r.path(stored), 1024+whole*crypto.CipherBlockSize+1); err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.tryExport(t.Context(), ExportOptions{Source: stored, Target: r.in("salvaged"), Salvage: true})
+	want := []LostRange{{whole, size/block - whole, ErrShortFile.Error()}}
+	if err != nil || len(r.failed) > 0 || len(r.lost) != 1 || !slices.Equal(r.lost[0].Ranges, want) {
+		t.Fatalf("%v, %v, lost %v", err, r.failed, r.lost)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(r.in("salvaged"), &st); err != nil || st.Size != size || st.Blocks > 64 {
+		t.Errorf("%v, %d bytes in %d sectors", err, st.Size, st.Blocks)
+	}
+	salvaged, err := os.Open(r.in("salvaged"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer salvaged.Close()
+	for off, want := range map[int64]string{10 * block: "here", 1 << 30: "here", 1 << 35: "\x00\x00\x00\x00"} {
+		got := make([]byte, 4)
+		if _, err := salvaged.ReadAt(got, off); err != nil || string(got) != want {
+			t.Errorf("at %d: %q, %v", off, got, err)
+		}
+	}
+}

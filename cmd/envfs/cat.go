@@ -59,7 +59,7 @@ func (c *catCommand) run(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	return o.use(ctx, c.app, c.keys, func(ctx context.Context, v *volume.Volume) error {
+	return o.use(ctx, c.app, c.keys, func(v *volume.Volume) error {
 		o.warnOfJournal(c.app)
 		lost, err := v.Cat(ctx, o.rel, c.salvage, c.app.stdout)
 		if len(lost.Ranges) == 0 {

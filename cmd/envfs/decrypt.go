@@ -122,7 +122,9 @@ func (d *decryptCommand) run(ctx context.Context, src, dst string) error {
 	if err != nil {
 		return err
 	}
-	return o.use(ctx, d.app, d.keys, func(ctx context.Context, v *volume.Volume) error {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	return o.use(ctx, d.app, d.keys, func(v *volume.Volume) error {
 		o.warnOfJournal(d.app)
 		return d.decrypt(ctx, o, v, transferReport{Volume: o.dir, Source: src, Destination: dst, Lost: []lostFile{}})
 	})

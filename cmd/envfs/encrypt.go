@@ -64,7 +64,9 @@ func (e *encryptCommand) run(ctx context.Context, src, dst string) error {
 	if err != nil {
 		return err
 	}
-	return o.use(ctx, e.app, e.keys, func(ctx context.Context, v *volume.Volume) error {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	return o.use(ctx, e.app, e.keys, func(v *volume.Volume) error {
 		return e.encrypt(ctx, o, v, transferReport{Volume: o.dir, Source: src, Destination: o.rel, Lost: []lostFile{}})
 	})
 }

@@ -33,10 +33,8 @@ type offlineVolume struct {
 	rel     string // what in it: a path below dir
 }
 
-// use opens the volume, has work done with it, and closes it. ctx ends when the user interrupts.
-func (o *offlineVolume) use(ctx context.Context, a *app, keys keySettings, work func(ctx context.Context, v *volume.Volume) error) error {
-	ctx, stop := untilSignal(ctx)
-	defer stop()
+// use opens the volume, has work done with it, and closes it.
+func (o *offlineVolume) use(ctx context.Context, a *app, keys keySettings, work func(v *volume.Volume) error) error {
 	if err := keys.checkPin(o.cfg); err != nil {
 		return about(o.dir, err)
 	}
@@ -58,7 +56,7 @@ func (o *offlineVolume) use(ctx context.Context, a *app, keys keySettings, work 
 	if err != nil {
 		return aboutNamed(o.dir, err)
 	}
-	return errors.Join(work(ctx, v), v.Close())
+	return errors.Join(work(v), v.Close())
 }
 
 // warnOfJournal says that a crash has left something to do.
