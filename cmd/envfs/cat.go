@@ -22,7 +22,7 @@ the exit code is 5 all the same.
 
 The volume must not be mounted, except for reading (-o ro).`
 
-const catExample = `  envfs cat /backup/data/$(envfs path encrypt --volume /backup/data docs/letter)
+const catExample = `  envfs cat /backup/data/0pQ…/7Xk…
   envfs cat --volume /safe/envfs.json Zk3… | less`
 
 type catCommand struct {
