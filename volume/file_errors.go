@@ -19,7 +19,7 @@ func IsDamage(err error) bool {
 	for _, damage := range []error{
 		ErrOtherVolume, ErrSwappedKey, crypto.ErrUnsupported, ErrSizeMismatch, ErrShortFile,
 		crypto.ErrTruncatedHeader, crypto.ErrTornTail, crypto.ErrHeaderTampered, crypto.ErrNoSlot, crypto.ErrBadMagic,
-		crypto.ErrNewerVersion, crypto.ErrChecksum, crypto.ErrSlotSize, crypto.ErrForeignName,
+		crypto.ErrNewerVersion, crypto.ErrChecksum, crypto.ErrSlotSize, crypto.ErrForeignName, errNameLost, errNameDamaged,
 	} {
 		if errors.Is(err, damage) {
 			return true

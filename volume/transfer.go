@@ -14,10 +14,10 @@ import (
 	"github.com/envfs/envfs/internal/backing"
 )
 
-// A transfer copies a file or a tree from a plain directory into a volume, or out of it, without FUSE. One goroutine walks the
-// source and makes the directories; what else it finds goes on in batches. Of a batch the keys are asked for at once, the
-// files are copied side by side under temporary names, made durable together, and only then given their names. So whatever
-// ends a transfer, there is nothing under a final name that is not whole.
+// A transfer copies a file or a tree from a plain directory into a volume, or out of it, without FUSE. One goroutine walks
+// the source and makes the directories; what else it finds goes on in batches. Of a batch the keys are asked for at once,
+// the files are copied side by side under temporary names, made durable together, and only then given their names. So
+// whatever ends a transfer, there is nothing under a final name that is not whole.
 //
 // At the end come the further names of files with hard links, and the attributes of directories, deepest first, because
 // everything made in a directory changes its times.

@@ -40,8 +40,8 @@ func (t *transfer) attributes(target backing.Target, st *unix.Stat_t) attributes
 	return a
 }
 
-// dressEntry gives the entry called name in dir its attributes, if it is the one that was made: in a directory of somebody else it
-// could have been exchanged for a file that is not to be given away.
+// dressEntry gives the entry called name in dir its attributes, if it is the one that was made: in a directory of somebody
+// else it could have been exchanged for a file that is not to be given away.
 func (t *transfer) dressEntry(dir int, name string, made FileKey, a *attributes) (flaws []error, err error) {
 	store := t.to.calls()
 	fd, err := store.Open(dir, name, unix.O_PATH, 0)

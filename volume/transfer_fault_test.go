@@ -59,11 +59,11 @@ func (r *transferRig) wholeFiles(dir, source string, names []string) int {
 	return found
 }
 
-// TestTransferInterrupted ends exports and imports in their midst: nothing that is not whole has its final name, and nothing is
-// left of what has not got it.
+// TestTransferInterrupted ends exports and imports in their midst: nothing that is not whole has its final name, and
+// nothing is left of what has not got it.
 func TestTransferInterrupted(t *testing.T) {
-	// A file takes two writes and one more to be sealed, and two reads and one more for its key. In the midst is in the second
-	// batch.
+	// A file takes two writes and one more to be sealed, and two reads and one more for its key. In the midst is in the
+	// second batch.
 	const n = transferFiles + 50
 	const midstWrite, midstRead = 3*transferFiles + 50, 3*transferFiles + 50 + 50
 	for _, calls := range []struct{ writes, reads int64 }{{20, 20}, {midstWrite, midstRead}} {
@@ -343,8 +343,8 @@ func TestTransferIsNotFirst(t *testing.T) {
 	r.noLeftovers()
 }
 
-// TestTransferWithoutRightToGive has no right to give files away: they keep everything but owner and set-id bits, which would be a
-// gift to the wrong one.
+// TestTransferWithoutRightToGive has no right to give files away: they keep everything but owner and set-id bits, which
+// would be a gift to the wrong one.
 func TestTransferWithoutRightToGive(t *testing.T) {
 	r := newTransferRig(t)
 	writeFile(t, r.in("file"), "tool")

@@ -156,7 +156,8 @@ func describeContent(t *testing.T, path string, size int64) string {
 	return fmt.Sprintf("%s %x", text, sha256.Sum256(content))
 }
 
-// lstatAll returns the attributes of entries below a directory. It must come before anything is read, which moves access times.
+// lstatAll returns the attributes of entries below a directory. It must come before anything is read, which moves access
+// times.
 func lstatAll(t *testing.T, dir string, names []string) []unix.Stat_t {
 	t.Helper()
 	attrs := make([]unix.Stat_t, len(names))
@@ -465,4 +466,51 @@ func TestSalvageSparse(t *testing.T) {
 			t.Errorf("at %d: %q, %v", off, got, err)
 		}
 	}
+}
+
+// TestExportDamagedNames flips a bit in a name, takes a long one's full name away, and adds what was never of the volume.
+func TestExportDamagedNames(t *testing.T) {
+	r := newTransferRig(t)
+	long := strings.Repeat("n", MaxName)
+	for _, name := range []string{"flipped", long, "good"} {
+		writeFile(t, r.in(name), "content of "+name)
+		r.importTo(".", r.in(name))
+	}
+	flipped := []byte(r.stored("flipped"))
+	flipped[5] ^= 'a' ^ 'b'
+	if !couldBeStored(NamesEncrypted, string(flipped)) {
+		flipped[5] = 'A'
+	}
+	lost := r.stored(long)
+	err := errors.Join(os.Rename(r.path(r.stored("flipped")), r.path(string(flipped))),
+		os.Remove(r.path(crypto.SidecarName(lost))), os.WriteFile(r.path("README"), nil, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, salvage := range []bool{false, true} {
+		target := fmt.Sprint("salvage ", salvage)
+		count, err := r.tryExport(t.Context(), ExportOptions{Source: ".", Target: r.in(target), Salvage: salvage})
+		if err != nil || len(r.failed) != 2 || r.failed[string(flipped)] != errNameDamaged || r.failed[lost] != errNameLost ||
+			!IsDamage(errNameDamaged) || !IsDamage(errNameLost) || count.Foreign != 1 {
+			t.Errorf("%s: %v, %v, %+v", target, err, r.failed, count)
+		}
+		want := []string{"good", lost}
+		if salvage {
+			want = append(want, string(flipped))
+		}
+		slices.Sort(want)
+		if got := listNames(t, r.in(target)); !slices.Equal(got[1:], prefixed("/", want)) {
+			t.Errorf("%s: %q, want %q", target, got, want)
+		}
+		if text, err := os.ReadFile(filepath.Join(r.in(target), lost)); err != nil || string(text) != "content of "+long {
+			t.Errorf("%s: %q, %v", target, text, err)
+		}
+	}
+}
+
+func prefixed(prefix string, names []string) (all []string) {
+	for _, name := range names {
+		all = append(all, prefix+name)
+	}
+	return all
 }

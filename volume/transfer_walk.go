@@ -41,8 +41,8 @@ func (t *transfer) identify(d *transferDir) error {
 	return err
 }
 
-// directory copies what is in the directory d, which it lets go of, and leaves its attributes to the end. kept: it was there and
-// keeps its own.
+// directory copies what is in the directory d, which it lets go of, and leaves its attributes to the end. kept: it was
+// there and keeps its own.
 func (t *transfer) directory(ctx context.Context, d *transferDir, kept bool) error {
 	d.retain()
 	defer d.release()
@@ -127,10 +127,12 @@ func (t *transfer) shownName(dir int, stored, src string) (name string, ok bool)
 	case encrypted && errors.Is(err, crypto.ErrForeignName) && !couldBeStored(source.v.cfg.Names, stored):
 		t.count.foreign.Add(1)
 		return "", false
-	case encrypted && errors.Is(err, crypto.ErrForeignName) && !source.salvage:
-		t.failed(src, err)
-		return "", false
-	default: // what is in it may be whole
+	case encrypted && errors.Is(err, crypto.ErrForeignName):
+		t.failed(src, errNameDamaged)
+		if !source.salvage {
+			return "", false
+		}
+	default:
 		t.failed(src, err)
 	}
 	if !isPlainName(name) {

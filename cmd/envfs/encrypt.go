@@ -67,6 +67,7 @@ func (e *encryptCommand) run(ctx context.Context, src, dst string) error {
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	return o.use(ctx, e.app, e.keys, func(v *volume.Volume) error {
+		o.warnOfJournal(e.app)
 		return e.encrypt(ctx, o, v, transferReport{Volume: o.dir, Source: src, Destination: o.rel, Lost: []lostFile{}})
 	})
 }

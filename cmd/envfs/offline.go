@@ -68,8 +68,8 @@ func (o *offlineVolume) warnOfJournal(a *app) {
 	}
 }
 
-// findCiphertext finds what a path in a ciphertext directory, or in a copy of a part of one, belongs to. config is a directory
-// with envfs.json, or a copy of that file; "" is the nearest one above.
+// findCiphertext finds what a path in a ciphertext directory, or in a copy of a part of one, belongs to. config is a
+// directory with envfs.json, or a copy of that file; "" is the nearest one above.
 func findCiphertext(name, config string) (*offlineVolume, error) {
 	var st fs.FileInfo
 	abs, err := resolveParent(name)
@@ -152,8 +152,8 @@ func findPlaintext(name, dir string) (_ *offlineVolume, err error) {
 	return o, aboutNamed(o.dir, err)
 }
 
-// below sets the path in the volume, and the volume unless it is known, from a path of which only the beginning is there: names in
-// the volume are encrypted.
+// below sets the path in the volume, and the volume unless it is known, from a path of which only the beginning is there:
+// names in the volume are encrypted.
 func (o *offlineVolume) below(name string) error {
 	abs, err := filepath.Abs(name)
 	if err != nil {
