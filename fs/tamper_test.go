@@ -77,7 +77,7 @@ func TestTampering(t *testing.T) {
 		return
 	}
 	if os.Getenv("ENVFS_UPDATE") == "" {
-		t.Errorf("%s shows another table than what was seen:\n%s", tamperDoc, firstDifference(shown, table.String()))
+		t.Errorf("%s shows another table than what was seen:\n%s", tamperDoc, firstDifferentRow(shown, table.String()))
 		return
 	}
 	if err := os.WriteFile(tamperDoc, []byte(head+tamperBegin+table.String()+tamperEnd+tail), 0o644); err != nil {
@@ -85,7 +85,7 @@ func TestTampering(t *testing.T) {
 	}
 }
 
-func firstDifference(shown, seen string) string {
+func firstDifferentRow(shown, seen string) string {
 	a, b := strings.Split(shown, "\n"), strings.Split(seen, "\n")
 	for i := range min(len(a), len(b)) {
 		if a[i] != b[i] {

@@ -1,6 +1,6 @@
 // Package volume holds the use cases over a ciphertext directory: making a
 // volume, opening it under a lock, changing its keyring, translating paths,
-// and looking at headers without any key. It stands between package fs and
+// copying trees in and out, and looking at headers without any key. It stands between package fs and
 // the commands above it, and crypto and keyring below it. It knows nothing of
 // FUSE and nothing of a particular key service: the reference a keyring needs
 // to open itself is carried here as an opaque section.

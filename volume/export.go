@@ -33,12 +33,12 @@ type LostContent struct {
 	Ranges []LostRange
 }
 
-// Export decrypts a file or a tree: contents, names, symbolic links and attributes. What Source names becomes what Target names.
-// A directory that is there already is merged with; a file goes into it, under its own name. Holes stay holes and hard links
-// one file.
+// Export decrypts a file or a tree: contents, names, symbolic links and attributes. What Source names becomes what Target
+// names. A directory that is there already is merged with; a file goes into it, under its own name. Holes stay holes and
+// hard links one file.
 //
-// An entry that fails is told to o.Failed and does not stop the others; there is nothing under its name then. The error is for
-// the work as a whole, after which there may be files missing, but none that is not whole.
+// An entry that fails is told to o.Failed and does not stop the others; there is nothing under its name then. The error is
+// for the work as a whole, after which there may be files missing, but none that is not whole.
 func (v *Volume) Export(ctx context.Context, o ExportOptions) (_ TransferCount, err error) {
 	t := &transfer{
 		TransferOptions: o.TransferOptions, v: v, lost: o.Lost,
@@ -49,7 +49,7 @@ func (v *Volume) Export(ctx context.Context, o ExportOptions) (_ TransferCount, 
 		return TransferCount{}, err
 	}
 	defer func() { err = errors.Join(err, v.store.Close(dir)) }()
-	to, err := placeAt(t.to.calls(), o.Target)
+	to, err := placeAt(o.Target)
 	if err != nil {
 		return TransferCount{}, err
 	}
@@ -67,7 +67,8 @@ func (v *Volume) Export(ctx context.Context, o ExportOptions) (_ TransferCount, 
 	})
 }
 
-// openSource opens the directory in which a path below the ciphertext directory ends. Bookkeeping of the volume is none of it.
+// openSource opens the directory in which a path below the ciphertext directory ends. Bookkeeping of the volume is none of
+// it.
 func (v *Volume) openSource(rel string) (dir int, name string, err error) {
 	rel = path.Clean(filepath.ToSlash(rel))
 	if !filepath.IsLocal(rel) {
@@ -82,8 +83,8 @@ func (v *Volume) openSource(rel string) (dir int, name string, err error) {
 	return dir, name, nil
 }
 
-// wouldHold reports whether plaintext in the directory dir would lie in the ciphertext directory. A directory without envfs.json
-// is one only if the whole of it is decrypted: a file of a backup may lie anywhere.
+// wouldHold reports whether plaintext in the directory dir would lie in the ciphertext directory. A directory without
+// envfs.json is one only if the whole of it is decrypted: a file of a backup may lie anywhere.
 func (v *Volume) wouldHold(store *backing.Store, dir int, source string) (bool, error) {
 	var st unix.Stat_t
 	err := v.store.StatAt(v.Root(), ConfigName, &st)
@@ -100,12 +101,12 @@ func (v *Volume) wouldHold(store *backing.Store, dir int, source string) (bool, 
 func (v *Volume) rootKey() (FileKey, error) {
 	var st unix.Stat_t
 	err := v.store.Stat(v.Root(), &st)
-	return FileKey{Dev: uint64(st.Dev), Ino: st.Ino}, err
+	return keyOf(&st), err
 }
 
-// Cat writes the plaintext of one regular file, by its path below the ciphertext directory, to out, holes as zeros. It writes no
-// byte of a block that cannot be read, nor anything after it, unless salvage is set: then such blocks are zeros, and the result
-// says which.
+// Cat writes the plaintext of one regular file, by its path below the ciphertext directory, to out, holes as zeros. It
+// writes no byte of a block that cannot be read, nor anything after it, unless salvage is set: then such blocks are zeros,
+// and the result says which.
 func (v *Volume) Cat(ctx context.Context, rel string, salvage bool, out io.Writer) (_ LostContent, err error) {
 	lost := LostContent{Path: rel}
 	dir, name, err := v.openSource(rel)

@@ -20,7 +20,7 @@ func IsDamage(err error) bool {
 		ErrOtherVolume, ErrSwappedKey, crypto.ErrUnsupported, ErrSizeMismatch, ErrShortFile,
 		crypto.ErrTruncatedHeader, crypto.ErrTornTail, crypto.ErrHeaderTampered, crypto.ErrNoSlot, crypto.ErrBadMagic,
 		crypto.ErrNewerVersion, crypto.ErrChecksum, crypto.ErrSlotSize, crypto.ErrForeignName, crypto.ErrMalformedSlot,
-		crypto.ErrPayloadSize, crypto.ErrForeignTarget, crypto.ErrValueTampered,
+		crypto.ErrPayloadSize, crypto.ErrForeignTarget, crypto.ErrValueTampered, errNameLost, errNameDamaged,
 	} {
 		if errors.Is(err, damage) {
 			return true

@@ -29,6 +29,8 @@ type FileKey struct {
 	Dev, Ino uint64
 }
 
+func keyOf(st *unix.Stat_t) FileKey { return FileKey{Dev: uint64(st.Dev), Ino: st.Ino} }
+
 // prefetcher fetches the keys of files before they are opened. A program that goes through a tree (tar, grep -r, a backup)
 // opens files in directory order, and would wait for the key service at each. So once two files are opened in that order,
 // the headers of those that follow are read and their keys acquired, which leaves them in the cache. The order is that of a

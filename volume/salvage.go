@@ -20,8 +20,8 @@ func (r LostRange) Bytes(size int64) (from, to int64) {
 	return r.Block * crypto.BlockSize, min((r.Block+r.Blocks)*crypto.BlockSize, size)
 }
 
-// salvagedFile reads a File around its damage: blocks that cannot be read are zeros, and are noted. It needs the key, so a file
-// without a whole header is beyond it.
+// salvagedFile reads a File around its damage: blocks that cannot be read are zeros, and are noted. It needs the key, so a
+// file without a whole header is beyond it.
 type salvagedFile struct {
 	*File
 	present int64 // how much of the plaintext is on disk at all, in whole blocks unless it is the whole file

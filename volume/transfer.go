@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync/atomic"
 
@@ -13,10 +14,10 @@ import (
 	"github.com/envfs/envfs/internal/backing"
 )
 
-// A transfer copies a file or a tree from a plain directory into a volume, or out of it, without FUSE. One goroutine walks the
-// source and makes the directories; what else it finds goes on in batches. Of a batch the keys are asked for at once, the
-// files are copied side by side under temporary names, made durable together, and only then given their names. So whatever
-// ends a transfer, there is nothing under a final name that is not whole.
+// A transfer copies a file or a tree from a plain directory into a volume, or out of it, without FUSE. One goroutine walks
+// the source and makes the directories; what else it finds goes on in batches. Of a batch the keys are asked for at once,
+// the files are copied side by side under temporary names, made durable together, and only then given their names. So
+// whatever ends a transfer, there is nothing under a final name that is not whole.
 //
 // At the end come the further names of files with hard links, and the attributes of directories, deepest first, because
 // everything made in a directory changes its times.
@@ -34,6 +35,8 @@ const (
 var (
 	// ErrInsideVolume: the plaintext would lie in the ciphertext directory, or is it.
 	ErrInsideVolume = errors.New("is in the ciphertext directory")
+	// ErrDestinationExists: Force is not set, or it is a directory.
+	ErrDestinationExists = fmt.Errorf("at the destination: %w", unix.EEXIST)
 	// ErrOtherNameFailed: it is a hard link to a file that could not be copied.
 	ErrOtherNameFailed = errors.New("a hard link to a file that was not copied")
 )
@@ -87,8 +90,7 @@ type transfer struct {
 	v    *Volume
 	from transferSource
 	to   transferSink
-	// lost is told what salvaging a file has made zeros. It is called from several goroutines at once.
-	lost func(LostContent)
+	lost func(LostContent) // told what salvaging a file has made zeros; nil: nobody is
 
 	count  transferCounter
 	volume FileKey // the ciphertext directory, which is not entered from outside
@@ -126,6 +128,7 @@ type transferLink struct {
 // transferDone is a directory whose content is copied, and what it is still to be given.
 type transferDone struct {
 	src, dst string
+	made     FileKey // identity of the one at the destination
 	attrs    attributes
 }
 
@@ -224,6 +227,9 @@ func (t *transfer) copyBatch(ctx context.Context, b *transferBatch) error {
 	if err := stop.Load(); err != nil {
 		for _, j := range b.jobs {
 			t.undo(j)
+			if j.err != nil && !stopsAll(j.err) {
+				t.failed(j.src(), j.err)
+			}
 		}
 		return *err
 	}
@@ -283,9 +289,19 @@ func (t *transfer) counted(j *transferJob) {
 	if len(j.lost) > 0 && t.lost != nil {
 		t.lost(LostContent{Path: j.src(), Size: j.size, Ranges: j.lost})
 	}
-	for _, err := range j.flaws {
-		t.failed(j.src(), err)
+	t.flawed(j.src(), j.flaws)
+}
+
+// flawed reports an entry that was copied, but lacks something.
+func (t *transfer) flawed(src string, flaws []error) {
+	if len(flaws) == 0 {
+		return
 	}
+	err := fmt.Errorf("copied, but not with all that belongs to it: %w", flaws[0])
+	for _, flaw := range flaws[1:] {
+		err = fmt.Errorf("%w; %w", err, flaw)
+	}
+	t.failed(src, err)
 }
 
 // failed reports an entry.
@@ -307,7 +323,7 @@ func (t *transfer) finish(ctx context.Context) error {
 		}
 		err := ErrOtherNameFailed
 		if l.origin.done {
-			err = t.link(l)
+			err = taken(l.dst, t.link(l))
 		}
 		if err != nil {
 			t.failed(l.src, err)
@@ -317,24 +333,20 @@ func (t *transfer) finish(ctx context.Context) error {
 	}
 	for i := len(t.finished) - 1; i >= 0; i-- {
 		d := t.finished[i]
-		for _, err := range t.finishDirectory(d) {
-			t.failed(d.src, err)
-		}
+		flaws, err := t.finishDirectory(d)
+		t.failed(d.src, err)
+		t.flawed(d.src, flaws)
 	}
 	return t.to.calls().SyncFS(t.root)
 }
 
-func (t *transfer) finishDirectory(d *transferDone) (flaws []error) {
-	store := t.to.calls()
-	dir, name, err := openParentBelow(store, t.root, d.dst)
+func (t *transfer) finishDirectory(d *transferDone) (flaws []error, err error) {
+	dir, name, err := openParentBelow(t.to.calls(), t.root, d.dst)
 	if err != nil {
-		return []error{err}
+		return nil, err
 	}
-	flaws = t.dress(backing.Target{FD: dir, Name: name}, &d.attrs)
-	if err := store.Close(dir); err != nil {
-		flaws = append(flaws, err)
-	}
-	return flaws
+	defer func() { err = errors.Join(err, t.to.calls().Close(dir)) }()
+	return t.dressEntry(dir, name, d.made, &d.attrs)
 }
 
 // link gives a file that was copied one more name.
@@ -377,6 +389,14 @@ func (t *transfer) rename(dir int, temp string, name Name) error {
 		if err = store.Link(dir, temp, dir, name.Stored); err == nil {
 			err = store.Unlink(dir, temp)
 		}
+	}
+	return err
+}
+
+// taken says what is in the way, if that is what is wrong.
+func taken(dst string, err error) error {
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EISDIR) {
+		return fmt.Errorf("%s %w", dst, ErrDestinationExists)
 	}
 	return err
 }

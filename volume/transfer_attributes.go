@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,28 @@ func (t *transfer) attributes(target backing.Target, st *unix.Stat_t) attributes
 	}
 	return a
 }
+
+// dressEntry gives the entry called name in dir its attributes, if it is the one that was made: in a directory of somebody
+// else it could have been exchanged for a file that is not to be given away.
+func (t *transfer) dressEntry(dir int, name string, made FileKey, a *attributes) (flaws []error, err error) {
+	store := t.to.calls()
+	fd, err := store.Open(dir, name, unix.O_PATH, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, store.Close(fd)) }()
+	var st unix.Stat_t
+	if err := store.Stat(fd, &st); err != nil {
+		return nil, err
+	}
+	if keyOf(&st) != made {
+		return nil, errExchanged
+	}
+	return t.dress(backing.Target{FD: fd}, a), nil
+}
+
+// errExchanged: what was made at the destination is not there any more.
+var errExchanged = errors.New("the unfinished copy was exchanged for something else")
 
 // dress gives an entry its attributes, in an order in which none undoes another and no moment is less strict than the end: a
 // change of owner takes set-id bits and capabilities away, so it comes first; mode and times are last. It returns what the

@@ -61,8 +61,12 @@ type openSink interface {
 	discard() error
 }
 
-// errNameLost: of a long name only the hash is left.
-var errNameLost = errors.New("the full name of the file is lost")
+// What can be wrong with a name that looks like one of the volume's. What is called so may be whole.
+var (
+	// errNameLost: of a long name only the hash is left.
+	errNameLost    = errors.New("the full name of the file is lost")
+	errNameDamaged = errors.New("the name is damaged, or was made with the key of another volume")
+)
 
 // selinuxAttr is given by the policy of the machine that a file is on.
 const selinuxAttr = "security.selinux"
@@ -138,10 +142,10 @@ func (s *plainSink) settle(jobs []*transferJob) {
 	}
 	synced := map[uint64]error{}
 	for _, j := range jobs {
-		err, done := synced[j.dir.dstDev]
+		err, done := synced[j.dir.made.Dev]
 		if !done {
 			err = s.store.SyncFS(j.dir.dst)
-			synced[j.dir.dstDev] = err
+			synced[j.dir.made.Dev] = err
 		}
 		j.fail(err)
 	}
@@ -274,8 +278,8 @@ func (s *cipherSink) attribute(attr string, value []byte, special bool) (string,
 	return stored, value, err
 }
 
-// enter removes what a killed transfer has left, since nobody else is at work in the volume. A temporary file with further names
-// is the business of rekeying.
+// enter removes what a killed transfer has left, since nobody else is at work in the volume. A temporary file with further
+// names is the business of rekeying.
 func (s *cipherSink) enter(dir int) error {
 	fd, err := s.v.store.Open(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {

@@ -21,7 +21,8 @@ type transferJob struct {
 	st      unix.Stat_t     // of the source, before it was read
 	origin  *transferOrigin // of a file with several names
 
-	temp  string // what the copy is called now, "" while there is none
+	made  FileKey // identity of the copy
+	temp  string  // what the copy is called now, "" while there is none
 	sink  openSink
 	attrs attributes
 	size  int64 // of the plaintext, once it is known
@@ -70,9 +71,18 @@ func (j *transferJob) copy(ctx context.Context) error {
 	} else {
 		err = store.Mknod(j.dir.dst, temp, j.kind()|0o600, int(j.st.Rdev))
 	}
-	if err == nil {
-		j.temp = temp
+	if err != nil {
+		return err
 	}
+	j.temp = temp
+	return j.identify()
+}
+
+// identify notes which inode the copy is.
+func (j *transferJob) identify() error {
+	var st unix.Stat_t
+	err := j.t.to.calls().StatAt(j.dir.dst, j.temp, &st)
+	j.made = keyOf(&st)
 	return err
 }
 
@@ -86,9 +96,9 @@ func (j *transferJob) mayPlace() error {
 	case err != nil:
 		return err
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
-		return unix.EISDIR
+		return taken(j.dst(), unix.EISDIR)
 	case !j.t.Force:
-		return unix.EEXIST
+		return taken(j.dst(), unix.EEXIST)
 	}
 	return nil
 }
@@ -119,7 +129,10 @@ func (j *transferJob) copyFile(ctx context.Context) (err error) {
 		return err
 	}
 	j.temp = temp
-	sink, err := j.t.to.create(ctx, fd)
+	var sink openSink
+	if err = j.identify(); err == nil {
+		sink, err = j.t.to.create(ctx, fd)
+	}
 	if err != nil {
 		return errors.Join(err, store.Close(fd))
 	}
@@ -178,11 +191,14 @@ func (j *transferJob) unchanged() error {
 
 // place gives a copy that is durable its attributes and its name.
 func (t *transfer) place(j *transferJob) error {
-	j.flaws = append(j.flaws, t.dress(backing.Target{FD: j.dir.dst, Name: j.temp}, &j.attrs)...)
+	var err error
+	if j.flaws, err = t.dressEntry(j.dir.dst, j.temp, j.made, &j.attrs); err != nil {
+		return err
+	}
 	if err := t.v.StoreFullName(j.dir.dst, j.name); err != nil {
 		return err
 	}
-	return t.rename(j.dir.dst, j.temp, j.name)
+	return taken(j.dst(), t.rename(j.dir.dst, j.temp, j.name))
 }
 
 // undo removes a copy that has not got its name.

@@ -35,6 +35,9 @@ func (t *transfer) start(ctx context.Context, from transferFrom, to transferPlac
 	if err := t.from.calls().StatAt(from.dir, from.name, &st); err != nil {
 		return entryError("stat", path.Join(from.path, from.name), err)
 	}
+	if t.volume == keyOf(&st) {
+		return entryError("read", path.Join(from.path, from.name), ErrInsideVolume)
+	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR && to.into {
 		return t.merge(ctx, from, to.dir)
 	}
@@ -57,7 +60,7 @@ func (t *transfer) start(ctx context.Context, from transferFrom, to transferPlac
 	}
 	d.retain()
 	defer d.release()
-	if err := errors.Join(t.setDevice(d), t.to.enter(d.dst)); err != nil {
+	if err := errors.Join(t.identify(d), t.to.enter(d.dst)); err != nil {
 		return err
 	}
 	return t.named(ctx, d, from.name, to.name)
@@ -77,7 +80,7 @@ func (t *transfer) merge(ctx context.Context, from transferFrom, dst int) error 
 }
 
 // placeAt finds the place that a path of the plain file system names. A directory may be named by a symbolic link.
-func placeAt(store *backing.Store, name string) (transferPlace, error) {
+func placeAt(name string) (transferPlace, error) {
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		return transferPlace{dir: fd, into: true}, nil
@@ -139,7 +142,7 @@ func isBelow(store *backing.Store, dir int, top FileKey) (_ bool, err error) {
 		if err := store.Stat(at, &st); err != nil {
 			return false, err
 		}
-		key := FileKey{Dev: uint64(st.Dev), Ino: st.Ino}
+		key := keyOf(&st)
 		if key == top || key == last {
 			return key == top, nil
 		}

@@ -156,7 +156,8 @@ func describeContent(t *testing.T, path string, size int64) string {
 	return fmt.Sprintf("%s %x", text, sha256.Sum256(content))
 }
 
-// lstatAll returns the attributes of entries below a directory. It must come before anything is read, which moves access times.
+// lstatAll returns the attributes of entries below a directory. It must come before anything is read, which moves access
+// times.
 func lstatAll(t *testing.T, dir string, names []string) []unix.Stat_t {
 	t.Helper()
 	attrs := make([]unix.Stat_t, len(names))
@@ -304,10 +305,10 @@ func testACL() []byte {
 
 // TestTransferRoundTrip encrypts random trees, decrypts them, and compares all that is visible.
 func TestTransferRoundTrip(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := newTransferRig(t)
-			names := makeTree(t, r.in("source"), seed, 120)
+			names := makeTree(t, r.in("source"), seed, 80)
 			attrs := lstatAll(t, r.in("source"), names)
 			imported := r.importTo("tree", r.in("source"))
 			if int(imported.Files+imported.Directories+imported.Symlinks+imported.Special+imported.Links) != len(names) {
@@ -421,4 +422,95 @@ func TestExportDamaged(t *testing.T) {
 			r.noLeftovers()
 		})
 	}
+}
+
+// TestSalvageSparse cuts a file with holes: what was a hole is one, and what is missing is said in one range, however long.
+func TestSalvageSparse(t *testing.T) {
+	const size = 1 << 36
+	r := newTransferRig(t)
+	f, err := os.Create(r.in("sparse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range []int64{10 * block, 1 << 30, 1 << 35} {
+		if _, err := f.WriteAt([]byte("here"), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r.importTo(".", r.in("sparse"))
+	stored := r.stored("sparse")
+	whole := int64(1<<30)/block + 1
+	if err := os.Truncate(r.path(stored), 1024+whole*crypto.CipherBlockSize+1); err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.tryExport(t.Context(), ExportOptions{Source: stored, Target: r.in("salvaged"), Salvage: true})
+	want := []LostRange{{whole, size/block - whole, ErrShortFile.Error()}}
+	if err != nil || len(r.failed) > 0 || len(r.lost) != 1 || !slices.Equal(r.lost[0].Ranges, want) {
+		t.Fatalf("%v, %v, lost %v", err, r.failed, r.lost)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(r.in("salvaged"), &st); err != nil || st.Size != size || st.Blocks > 64 {
+		t.Errorf("%v, %d bytes in %d sectors", err, st.Size, st.Blocks)
+	}
+	salvaged, err := os.Open(r.in("salvaged"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer salvaged.Close()
+	for off, want := range map[int64]string{10 * block: "here", 1 << 30: "here", 1 << 35: "\x00\x00\x00\x00"} {
+		got := make([]byte, 4)
+		if _, err := salvaged.ReadAt(got, off); err != nil || string(got) != want {
+			t.Errorf("at %d: %q, %v", off, got, err)
+		}
+	}
+}
+
+// TestExportDamagedNames flips a bit in a name, takes a long one's full name away, and adds what was never of the volume.
+func TestExportDamagedNames(t *testing.T) {
+	r := newTransferRig(t)
+	long := strings.Repeat("n", MaxName)
+	for _, name := range []string{"flipped", long, "good"} {
+		writeFile(t, r.in(name), "content of "+name)
+		r.importTo(".", r.in(name))
+	}
+	flipped := []byte(r.stored("flipped"))
+	flipped[5] ^= 'a' ^ 'b'
+	if !couldBeStored(NamesEncrypted, string(flipped)) {
+		flipped[5] = 'A'
+	}
+	lost := r.stored(long)
+	err := errors.Join(os.Rename(r.path(r.stored("flipped")), r.path(string(flipped))),
+		os.Remove(r.path(crypto.SidecarName(lost))), os.WriteFile(r.path("README"), nil, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, salvage := range []bool{false, true} {
+		target := fmt.Sprint("salvage ", salvage)
+		count, err := r.tryExport(t.Context(), ExportOptions{Source: ".", Target: r.in(target), Salvage: salvage})
+		if err != nil || len(r.failed) != 2 || r.failed[string(flipped)] != errNameDamaged || r.failed[lost] != errNameLost ||
+			!IsDamage(errNameDamaged) || !IsDamage(errNameLost) || count.Foreign != 1 {
+			t.Errorf("%s: %v, %v, %+v", target, err, r.failed, count)
+		}
+		want := []string{"good", lost}
+		if salvage {
+			want = append(want, string(flipped))
+		}
+		slices.Sort(want)
+		if got := listNames(t, r.in(target)); !slices.Equal(got[1:], prefixed("/", want)) {
+			t.Errorf("%s: %q, want %q", target, got, want)
+		}
+		if text, err := os.ReadFile(filepath.Join(r.in(target), lost)); err != nil || string(text) != "content of "+long {
+			t.Errorf("%s: %q, %v", target, text, err)
+		}
+	}
+}
+
+func prefixed(prefix string, names []string) (all []string) {
+	for _, name := range names {
+		all = append(all, prefix+name)
+	}
+	return all
 }

@@ -15,10 +15,10 @@ import (
 // transferDir is a directory of the source and the one that it becomes. It is closed when nothing uses it any more.
 type transferDir struct {
 	t        *transfer
-	src, dst int    // descriptors
-	srcPath  string // for messages
-	dstPath  string // below transfer.root
-	dstDev   uint64
+	src, dst int     // descriptors
+	srcPath  string  // for messages
+	dstPath  string  // below transfer.root
+	made     FileKey // identity of dst
 	users    atomic.Int64
 }
 
@@ -34,29 +34,25 @@ func (d *transferDir) release() {
 	}
 }
 
-func (t *transfer) setDevice(d *transferDir) error {
+func (t *transfer) identify(d *transferDir) error {
 	var st unix.Stat_t
 	err := t.to.calls().Stat(d.dst, &st)
-	d.dstDev = uint64(st.Dev)
+	d.made = keyOf(&st)
 	return err
 }
 
-// directory copies what is in the directory d, which it lets go of, and leaves its attributes to the end. kept: it was there and
-// keeps its own.
+// directory copies what is in the directory d, which it lets go of, and leaves its attributes to the end. kept: it was
+// there and keeps its own.
 func (t *transfer) directory(ctx context.Context, d *transferDir, kept bool) error {
 	d.retain()
 	defer d.release()
-	if err := t.setDevice(d); err != nil {
+	if err := t.identify(d); err != nil {
 		t.failed(d.srcPath, err)
 		return nil
 	}
 	var st unix.Stat_t
 	if err := t.from.calls().Stat(d.src, &st); err != nil {
 		t.failed(d.srcPath, err)
-		return nil
-	}
-	if t.volume == (FileKey{Dev: uint64(st.Dev), Ino: st.Ino}) {
-		t.failed(d.srcPath, ErrInsideVolume)
 		return nil
 	}
 	if kept {
@@ -66,7 +62,7 @@ func (t *transfer) directory(ctx context.Context, d *transferDir, kept bool) err
 		}
 	}
 	if !kept || t.Force {
-		done := &transferDone{src: d.srcPath, dst: path.Join(d.dstPath, ".")}
+		done := &transferDone{src: d.srcPath, dst: path.Join(d.dstPath, "."), made: d.made}
 		done.attrs = t.attributes(backing.Target{FD: d.src}, &st)
 		t.finished = append(t.finished, done)
 	}
@@ -131,10 +127,12 @@ func (t *transfer) shownName(dir int, stored, src string) (name string, ok bool)
 	case encrypted && errors.Is(err, crypto.ErrForeignName) && !couldBeStored(source.v.cfg.Names, stored):
 		t.count.foreign.Add(1)
 		return "", false
-	case encrypted && errors.Is(err, crypto.ErrForeignName) && !source.salvage:
-		t.failed(src, err)
-		return "", false
-	default: // what is in it may be whole
+	case encrypted && errors.Is(err, crypto.ErrForeignName):
+		t.failed(src, errNameDamaged)
+		if !source.salvage {
+			return "", false
+		}
+	default:
 		t.failed(src, err)
 	}
 	if !isPlainName(name) {
@@ -155,7 +153,7 @@ func (t *transfer) named(ctx context.Context, d *transferDir, stored string, nam
 		return t.subdirectory(ctx, j)
 	}
 	if j.st.Nlink > 1 {
-		key := FileKey{Dev: uint64(j.st.Dev), Ino: j.st.Ino}
+		key := keyOf(&j.st)
 		if origin := t.origins[key]; origin != nil {
 			t.links = append(t.links, transferLink{origin: origin, src: j.src(), dst: j.dst(), name: name})
 			return nil
@@ -171,6 +169,10 @@ func (t *transfer) named(ctx context.Context, d *transferDir, stored string, nam
 
 // subdirectory copies a directory. Until its end only this user may enter it.
 func (t *transfer) subdirectory(ctx context.Context, j *transferJob) error {
+	if t.volume == keyOf(&j.st) {
+		t.failed(j.src(), ErrInsideVolume)
+		return nil
+	}
 	sub := &transferDir{t: t, srcPath: j.src(), dstPath: j.dst()}
 	var err error
 	if sub.src, err = t.from.calls().Open(j.dir.src, j.srcName, unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {

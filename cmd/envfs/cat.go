@@ -22,7 +22,7 @@ the exit code is 5 all the same.
 
 The volume must not be mounted, except for reading (-o ro).`
 
-const catExample = `  envfs cat /backup/data/$(envfs path encrypt --volume /backup/data docs/letter)
+const catExample = `  envfs cat /backup/data/0pQ…/7Xk…
   envfs cat --volume /safe/envfs.json Zk3… | less`
 
 type catCommand struct {
@@ -59,7 +59,7 @@ func (c *catCommand) run(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	return o.use(ctx, c.app, c.keys, func(ctx context.Context, v *volume.Volume) error {
+	return o.use(ctx, c.app, c.keys, func(v *volume.Volume) error {
 		o.warnOfJournal(c.app)
 		lost, err := v.Cat(ctx, o.rel, c.salvage, c.app.stdout)
 		if len(lost.Ranges) == 0 {

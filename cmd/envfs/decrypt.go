@@ -25,9 +25,9 @@ not copied. Names of the ciphertext come from envfs path encrypt.
 Nothing that is there is overwritten, but reported as failed, unless --force is
 given; then files are replaced, and directories that are there get the attributes
 of the source. Symbolic links below DST are never followed, nor written through;
-DST itself may be one to a directory. A file gets its name when it is complete and
-on the disk: interrupted at any instant, the command leaves no half file, but
-perhaps temporary ones called .envfs-*.tmp.
+DST itself may be one to a directory. A file gets its name when it is complete
+and on the disk: whatever ends the command, it leaves no half file. When it is
+killed, temporary ones called .envfs-*.tmp may be left.
 
 A file with a block that cannot be read is not written; it is reported, the
 others are done, and the exit code is 5. With --salvage such blocks become zeros
@@ -37,7 +37,7 @@ cannot be decrypted, as its key is lost with it.
 The volume must not be mounted, except for reading (-o ro).`
 
 const decryptExample = `  envfs decrypt /backup/data /srv/restored
-  envfs decrypt /backup/data/$(envfs path encrypt --volume /backup/data docs/letter) letter
+  envfs decrypt /backup/data/0pQ…/7Xk… letter
   envfs decrypt --volume /safe/envfs.json Zk3… letter
   envfs decrypt --salvage --json /data /srv/rescued`
 
@@ -122,7 +122,9 @@ func (d *decryptCommand) run(ctx context.Context, src, dst string) error {
 	if err != nil {
 		return err
 	}
-	return o.use(ctx, d.app, d.keys, func(ctx context.Context, v *volume.Volume) error {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	return o.use(ctx, d.app, d.keys, func(v *volume.Volume) error {
 		o.warnOfJournal(d.app)
 		return d.decrypt(ctx, o, v, transferReport{Volume: o.dir, Source: src, Destination: dst, Lost: []lostFile{}})
 	})

@@ -10,19 +10,19 @@ import (
 	"github.com/envfs/envfs/volume"
 )
 
-const encryptLong = `Encrypt a file or a tree into a volume without a mount. SRC is plaintext. DST is a
-plaintext path in the volume: below DIR with --volume DIR, or else a path whose
+const encryptLong = `Encrypt a file or a tree into a volume without a mount. SRC is plaintext. DST is
+a plaintext path in the volume: below DIR with --volume DIR, or else a path whose
 beginning is the ciphertext directory, such as /data/docs/new for docs/new in the
 volume /data.
 
 What SRC names becomes DST. A directory is merged with DST if that is there; a
 file goes into a directory DST. The directory above DST must be there. A symbolic
-link SRC is copied, not followed. What is kept, what happens with entries that are
-there, and when a file gets its name is as with envfs decrypt. A file that changes
-while it is read is reported as failed.
+link SRC is copied, not followed. What is kept, what happens with entries that
+are there, and when a file gets its name is as with envfs decrypt. A file that
+changes while it is read is reported as failed.
 
-The volume must not be mounted: into a mount, copy with cp -a. Each file gets a key
-of its own.`
+The volume must not be mounted: into a mount, copy with cp -a. Each file gets a
+key of its own.`
 
 const encryptExample = `  envfs encrypt --volume /data ~/documents docs
   envfs encrypt letter.txt /data/docs/
@@ -64,7 +64,10 @@ func (e *encryptCommand) run(ctx context.Context, src, dst string) error {
 	if err != nil {
 		return err
 	}
-	return o.use(ctx, e.app, e.keys, func(ctx context.Context, v *volume.Volume) error {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	return o.use(ctx, e.app, e.keys, func(v *volume.Volume) error {
+		o.warnOfJournal(e.app)
 		return e.encrypt(ctx, o, v, transferReport{Volume: o.dir, Source: src, Destination: o.rel, Lost: []lostFile{}})
 	})
 }

@@ -51,6 +51,7 @@ func hints() []hintRow {
 		{errNoCiphertext, "what is decrypted is named by its ciphertext path, which envfs path encrypt --volume DIR tells"},
 		{errCiphertext, "envfs path decrypt tells the plaintext path"},
 		{volume.ErrInsideVolume, "choose a place outside of the ciphertext directory"},
+		{volume.ErrDestinationExists, "--force replaces files, but not directories; or choose another destination"},
 		{errInMount, "unmount it, and name its ciphertext; envfs info tells the path of that"},
 		{errVerified, "restore what is damaged from a backup; envfs verify --repair PATH moves what cannot be read out of the way"},
 		{errJournalLeft, "mount the volume once, which replays the journal, and unmount it"},

@@ -33,10 +33,8 @@ type offlineVolume struct {
 	rel     string // what in it: a path below dir
 }
 
-// use opens the volume, has work done with it, and closes it. ctx ends when the user interrupts.
-func (o *offlineVolume) use(ctx context.Context, a *app, keys keySettings, work func(ctx context.Context, v *volume.Volume) error) error {
-	ctx, stop := untilSignal(ctx)
-	defer stop()
+// use opens the volume, has work done with it, and closes it.
+func (o *offlineVolume) use(ctx context.Context, a *app, keys keySettings, work func(v *volume.Volume) error) error {
 	if err := keys.checkPin(o.cfg); err != nil {
 		return about(o.dir, err)
 	}
@@ -58,7 +56,7 @@ func (o *offlineVolume) use(ctx context.Context, a *app, keys keySettings, work 
 	if err != nil {
 		return aboutNamed(o.dir, err)
 	}
-	return errors.Join(work(ctx, v), v.Close())
+	return errors.Join(work(v), v.Close())
 }
 
 // warnOfJournal says that a crash has left something to do.
@@ -70,8 +68,8 @@ func (o *offlineVolume) warnOfJournal(a *app) {
 	}
 }
 
-// findCiphertext finds what a path in a ciphertext directory, or in a copy of a part of one, belongs to. config is a directory
-// with envfs.json, or a copy of that file; "" is the nearest one above.
+// findCiphertext finds what a path in a ciphertext directory, or in a copy of a part of one, belongs to. config is a
+// directory with envfs.json, or a copy of that file; "" is the nearest one above.
 func findCiphertext(name, config string) (*offlineVolume, error) {
 	var st fs.FileInfo
 	abs, err := resolveParent(name)
@@ -154,8 +152,8 @@ func findPlaintext(name, dir string) (_ *offlineVolume, err error) {
 	return o, aboutNamed(o.dir, err)
 }
 
-// below sets the path in the volume, and the volume unless it is known, from a path of which only the beginning is there: names in
-// the volume are encrypted.
+// below sets the path in the volume, and the volume unless it is known, from a path of which only the beginning is there:
+// names in the volume are encrypted.
 func (o *offlineVolume) below(name string) error {
 	abs, err := filepath.Abs(name)
 	if err != nil {

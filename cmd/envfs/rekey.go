@@ -90,7 +90,9 @@ func (r *rekeyCommand) run(ctx context.Context, args []string) error {
 		return aboutNamed(dir, err)
 	}
 	o := &offlineVolume{dir: dir, cfg: cfg}
-	return o.use(ctx, r.app, r.keys, func(ctx context.Context, v *volume.Volume) error {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	return o.use(ctx, r.app, r.keys, func(v *volume.Volume) error {
 		return r.rekey(ctx, dir, v, paths)
 	})
 }
