@@ -2,7 +2,10 @@ package volume
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"testing"
@@ -302,4 +305,26 @@ func TestRefusedFilesCloseWithoutAsking(t *testing.T) {
 	if h := onDisk(t, r.path("f")); h.Flags&crypto.FlagSealed != 0 {
 		t.Error("sealed with a key that was refused")
 	}
+}
+
+// TestMakersWaitForASlowDisk: files that wait to be sealed hold descriptors, of which there must always be some left.
+func TestMakersWaitForASlowDisk(t *testing.T) {
+	r := newFileRig(t)
+	const most = 4
+	r.vol.sealer.most = most
+	r.vol.sealer.round.Lock() // the disk is slow
+	for i := range most {
+		f := r.create(fmt.Sprint("f", i))
+		if _, err := f.WriteAt([]byte("unsealed"), 0); err != nil {
+			t.Fatal(err)
+		}
+		f.Release()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := r.vol.NewKey(ctx, time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("one more: %v, want it to wait", err)
+	}
+	r.vol.sealer.round.Unlock()
+	r.create("more").Release()
 }
