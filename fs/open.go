@@ -350,9 +350,7 @@ func (s *Server) newKey(cancel <-chan struct{}, dir uint64) (*newKey, fuse.Statu
 	if n == nil {
 		return nil, fuse.Status(unix.ESTALE)
 	}
-	ctx := newRequest(cancel, s.opts.KeyWait)
-	defer ctx.end()
-	fresh, err := s.vol.NewKey(ctx)
+	fresh, err := s.vol.NewKey(requestContext(cancel), s.opts.KeyWait)
 	if err != nil {
 		return nil, s.fail("create", n, err)
 	}

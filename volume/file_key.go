@@ -41,7 +41,7 @@ type fileKey struct {
 
 // generate takes a new DEK from the pool.
 func (k *fileKey) generate(ctx context.Context, v *Volume) error {
-	fresh, err := v.NewKey(ctx)
+	fresh, err := v.pool.Get(ctx)
 	if err != nil {
 		return err
 	}
@@ -91,14 +91,20 @@ func (k *fileKey) install(lease *keyring.Lease, w keyring.Wrapped) (err error) {
 // check reports whether the key may be used now. A key that the service has refused is asked for again, at most once a
 // second, so that a file works again once access was granted again.
 func (k *fileKey) check() error {
-	if !k.ready.Load() {
-		return nil
-	}
-	_, err := k.lease.Load().Key()
+	err := k.refusal()
 	if err == nil || !(errors.Is(err, keyring.ErrDenied) || errors.Is(err, keyring.ErrRevoked)) {
 		return err
 	}
 	return k.renew(err)
+}
+
+// refusal returns why the key may not be used, as far as that is known without asking.
+func (k *fileKey) refusal() error {
+	if !k.ready.Load() {
+		return nil
+	}
+	_, err := k.lease.Load().Key()
+	return err
 }
 
 // renew asks for a key that was refused with the given error.

@@ -118,7 +118,8 @@ func (f *File) unsynced() {
 }
 
 func (f *File) sealAndCloseLocked() {
-	if err := f.key.check(); err == nil {
+	// A key that is refused is not asked for again: with many such files that would keep an unmount waiting.
+	if f.key.refusal() == nil {
 		if err := f.seal(); err != nil {
 			f.v.log.Error("cannot seal a file; it stays readable as it is", "file_id", f.key.id, "error", err)
 		}

@@ -2,13 +2,20 @@ package volume
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/envfs/envfs/crypto"
 	"github.com/envfs/envfs/internal/backing"
+	"github.com/envfs/envfs/internal/secret"
+	"github.com/envfs/envfs/keyring"
+	"github.com/envfs/envfs/keyring/keyringtest"
 	"golang.org/x/sys/unix"
 )
 
@@ -289,4 +296,66 @@ func TestSealOfTornTail(t *testing.T) {
 		}
 		f.Release()
 	}
+}
+
+// TestRefusedFilesCloseWithoutAsking: the end of a mount must not wait for the key service for each file whose key was refused.
+func TestRefusedFilesCloseWithoutAsking(t *testing.T) {
+	r := newFileRig(t)
+	r.close()
+	cfg, err := ReadConfig(r.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.vol, err = Open(t.Context(), r.dir, cfg, r.kr, OpenOptions{
+		Arena: secret.NewArena(nil), SealDelay: time.Hour, Cache: keyring.CacheOptions{TTL: 50 * time.Millisecond},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := r.create("f")
+	if _, err := f.WriteAt([]byte("unsealed"), 0); err != nil {
+		t.Fatal(err)
+	}
+	kr := r.kr.(*keyringtest.Fake)
+	kr.Deny()
+	for deadline := time.Now().Add(20 * time.Second); r.vol.Stats().Cache.Dropped == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the key was not dropped")
+		}
+	}
+	before := kr.Counters().Unwraps
+	f.Release()
+	if err := r.vol.SealAll(); err != nil {
+		t.Error(err)
+	}
+	if asked := kr.Counters().Unwraps - before; asked != 0 {
+		t.Errorf("%d requests", asked)
+	}
+	kr.Restore()
+	r.close()
+	if h := onDisk(t, r.path("f")); h.Flags&crypto.FlagSealed != 0 {
+		t.Error("sealed with a key that was refused")
+	}
+}
+
+// TestMakersWaitForASlowDisk: files that wait to be sealed hold descriptors, of which there must always be some left.
+func TestMakersWaitForASlowDisk(t *testing.T) {
+	r := newFileRig(t)
+	const most = 4
+	r.vol.sealer.most = most
+	r.vol.sealer.round.Lock() // the disk is slow
+	for i := range most {
+		f := r.create(fmt.Sprint("f", i))
+		if _, err := f.WriteAt([]byte("unsealed"), 0); err != nil {
+			t.Fatal(err)
+		}
+		f.Release()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := r.vol.NewKey(ctx, time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("one more: %v, want it to wait", err)
+	}
+	r.vol.sealer.round.Unlock()
+	r.create("more").Release()
 }

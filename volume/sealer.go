@@ -1,9 +1,12 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // DefaultSealDelay is how long a written and closed file waits to be sealed together with others.
@@ -12,6 +15,8 @@ const DefaultSealDelay = 5 * time.Second
 const (
 	// sealSoon is the number of waiting files, each with an open descriptor, at which they are sealed without delay.
 	sealSoon = 512
+	// sealMost bounds the files with a descriptor open only to be sealed; it is less where descriptors are few.
+	sealMost = 16_384
 	// sealEach is the number of files up to which each is synced by itself. Above it one sync of the whole file system is
 	// cheaper, though it takes with it what other programs have written.
 	sealEach = 16
@@ -25,6 +30,7 @@ const (
 type sealer struct {
 	v     *Volume
 	delay time.Duration
+	most  int           // files that may be held
 	wake  chan struct{} // a token: look at the queue now
 	quit  chan struct{}
 	done  sync.WaitGroup
@@ -32,17 +38,28 @@ type sealer struct {
 	round sync.Mutex // held while a round of sealing is under way, and while the volume is frozen
 
 	mu      sync.Mutex
-	waiting []*File     // guarded by mu
-	timer   *time.Timer // runs while waiting is not empty; guarded by mu
+	held    int           // files that wait, and those of the round under way; guarded by mu
+	eased   chan struct{} // closed at the end of a round; guarded by mu
+	waiting []*File       // guarded by mu
+	timer   *time.Timer   // runs while waiting is not empty; guarded by mu
 }
 
 func newSealer(v *Volume, delay time.Duration) *sealer {
 	if delay <= 0 {
 		delay = DefaultSealDelay
 	}
-	s := &sealer{v: v, delay: delay, wake: make(chan struct{}, 1), quit: make(chan struct{})}
+	s := &sealer{v: v, delay: delay, most: mostHeld(), wake: make(chan struct{}, 1), quit: make(chan struct{}), eased: make(chan struct{})}
 	s.done.Go(s.run)
 	return s
+}
+
+// mostHeld leaves most descriptors to others.
+func mostHeld() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return sealSoon
+	}
+	return int(min(max(limit.Cur/4, 2), sealMost))
 }
 
 // add queues f, whose life lock the caller holds.
@@ -50,12 +67,40 @@ func (s *sealer) add(f *File) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting = append(s.waiting, f)
+	s.held++
 	switch {
-	case len(s.waiting) >= sealSoon:
+	case len(s.waiting) >= min(sealSoon, s.most/2):
 		s.poke()
 	case len(s.waiting) == 1:
 		s.timer = time.AfterFunc(s.delay, s.poke)
 	}
+}
+
+// room waits while too many files have a descriptor open here only to be sealed: a disk that syncs slower than files are
+// made must slow their makers down, or they would run out of descriptors.
+func (s *sealer) room(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		full, eased := s.held >= s.most, s.eased
+		s.mu.Unlock()
+		if !full {
+			return nil
+		}
+		select {
+		case <-eased:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// ease notes the end of a round of so many files.
+func (s *sealer) ease(files int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held -= files
+	close(s.eased)
+	s.eased = make(chan struct{})
 }
 
 func (s *sealer) poke() {
@@ -100,7 +145,9 @@ func (s *sealer) flush() error {
 // flushHeld is flush for a caller that holds round.
 func (s *sealer) flushHeld() error {
 	var idle []*File
-	for _, f := range s.take() {
+	files := s.take()
+	defer s.ease(len(files))
+	for _, f := range files {
 		if f.idle() {
 			idle = append(idle, f)
 		}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -102,7 +103,7 @@ func writeOne(t testing.TB, v *volume.Volume, dir, plain string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := v.NewKey(context.Background())
+	key, err := v.NewKey(context.Background(), time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

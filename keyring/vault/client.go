@@ -4,10 +4,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/vault/api"
+	"golang.org/x/sys/unix"
 
 	"github.com/envfs/envfs/keyring"
 )
@@ -30,6 +33,7 @@ func newClients(o Options) (control, data *api.Client, err error) {
 	conf.Timeout = controlTimeout
 	if t, ok := conf.HttpClient.Transport.(*http.Transport); ok {
 		t.MaxIdleConnsPerHost = 16 // as many as may be under way, or each burst opens new ones
+		t.DialContext = newDialer().DialContext
 		rereadClientCertificate(t)
 	}
 	control, err = api.NewClient(conf)
@@ -47,6 +51,30 @@ func newClients(o Options) (control, data *api.Client, err error) {
 	data.SetMaxRetries(0)
 	control.ClearToken() // the session decides
 	return control, data, nil
+}
+
+// How long the network may say nothing. A server that works on a request keeps
+// acknowledging, however long it takes; a cable that is cut does not, and
+// without a limit the kernel would go on trying for minutes after its return.
+const (
+	dialTimeout = 3 * time.Second
+	ackTimeout  = 4 * time.Second
+	quietTime   = 5 * time.Second // then the kernel asks whether the other side is there
+)
+
+// newDialer returns what makes connections over TCP.
+func newDialer() *net.Dialer {
+	return &net.Dialer{
+		Timeout:         dialTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: quietTime, Interval: time.Second, Count: 3},
+		Control: func(_, _ string, conn syscall.RawConn) error {
+			var err error
+			controlErr := conn.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(ackTimeout.Milliseconds()))
+			})
+			return errors.Join(err, controlErr)
+		},
+	}
 }
 
 // addressOf returns where a client's requests go, as it was given: the client's

@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/envfs/envfs/internal/secret"
 	"github.com/envfs/envfs/keyring"
@@ -201,4 +204,36 @@ func FuzzParseResults(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestDialerGivesUp: a connection whose other side has gone without a word is given up after seconds, not minutes.
+func TestDialerGivesUp(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	c, err := newDialer().DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, option := range map[string]struct{ level, number, want int }{
+		"without an acknowledgement, ms": {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 4000},
+		"asks after, s":                  {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 5},
+		"asks at all":                    {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+	} {
+		var got int
+		var getErr error
+		if err := raw.Control(func(fd uintptr) { got, getErr = unix.GetsockoptInt(int(fd), option.level, option.number) }); err != nil || getErr != nil {
+			t.Fatal(err, getErr)
+		}
+		if got != option.want {
+			t.Errorf("%s: %d, want %d", name, got, option.want)
+		}
+	}
 }

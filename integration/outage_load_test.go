@@ -1,0 +1,134 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/envfs/envfs/integration/farvault"
+	"github.com/envfs/envfs/keyring/vault/vaulttest"
+)
+
+const (
+	// outageTime is how long the key service is away under load.
+	outageTime = 30 * time.Second
+	// backTime is how soon after its return all must work again.
+	backTime = 5 * time.Second
+)
+
+// TestOutageUnderLoad takes Vault away for half a minute, in each way in which it can be away, while fio writes and verifies an
+// open file and files are made. Neither notices, and nothing is lost.
+func TestOutageUnderLoad(t *testing.T) {
+	need(t, "fio")
+	type place struct {
+		server *vaulttest.Server
+		far    *farvault.Vault
+	}
+	for _, test := range []struct {
+		name       string
+		begin, end func(p place)
+	}{
+		{"killed", func(p place) { p.server.Kill() }, func(p place) { p.server.Restart() }},
+		{"sealed", func(p place) { p.server.Seal() }, func(p place) { p.server.Unseal() }},
+		{"cut", func(p place) { p.far.Line.Cut() }, func(p place) { p.far.Line.Restore() }},
+		{"frozen", func(p place) { p.server.Pause() }, func(p place) { p.server.Resume() }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r, s := newVaultRig(t, nil)
+			p := place{s, r.farAway(s.Address, s.Token(0, "readwrite"), 0)}
+			r.faults = true
+			// Keys are asked for again all the time, so that the outage concerns those of open files, too.
+			flags := []string{"--transit-key", "docs", "--key-ttl", "3s", "--vault-wait", "1s", "--pool-size", "1024"}
+			r.mount(flags...)
+			r.write(r.path("cold"), "content of cold")
+			r.remount(flags...)
+
+			load := r.startLoad()
+			time.Sleep(2 * time.Second) // of work as usual
+			test.begin(p)
+			away := time.Now()
+			if _, err := os.ReadFile(r.path("cold")); !errors.Is(err, syscall.ENOKEY) {
+				t.Errorf("a file whose key is not there: %v, want ENOKEY", err)
+			}
+			time.Sleep(outageTime - time.Since(away)) // that is the outage
+			test.end(p)
+			back := time.Now()
+			r.until("reading a file whose key was not there", func() bool {
+				got, err := os.ReadFile(r.path("cold"))
+				return err == nil && string(got) == "content of cold"
+			})
+			if took := time.Since(back); took > backTime {
+				t.Errorf("it worked again %v after the outage, want %v", took, backTime)
+			}
+			made := load.finish()
+			r.remount(flags...)
+			for i := range made {
+				if got := r.read(r.path("made", fmt.Sprint(i))); got != fmt.Sprintf("file %d", i) {
+					t.Fatalf("made/%d: %q", i, got)
+				}
+			}
+			r.sh(fioCommand + " --verify_only")
+		})
+	}
+}
+
+// fioCommand writes a file in random order, about as long as an outage with what is around it, and reads back what it has
+// written, meanwhile and in the end.
+const fioCommand = `fio --name=load --filename="$CLEAR/fio" --size=14M --rw=randwrite --bs=4k --ioengine=psync --fallocate=none \
+	--fsync=64 --rate_iops=100 --verify=crc32c --verify_backlog=100 --verify_fatal=1 --randseed=7 --minimal`
+
+// load is what goes on while the key service is away.
+type load struct {
+	r       *rig
+	stop    context.CancelFunc
+	working sync.WaitGroup
+	fio     error
+	output  []byte
+	made    int // files, each with its number in it
+	failure error
+}
+
+func (r *rig) startLoad() *load {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(r.t.Context())
+	l := &load{r: r, stop: cancel}
+	r.t.Cleanup(func() { l.stop(); l.working.Wait() })
+	r.mkdir(r.path("made"))
+	l.working.Go(func() {
+		cmd := exec.CommandContext(r.t.Context(), "bash", "-c", fioCommand)
+		cmd.Dir = r.base
+		cmd.Env = append(os.Environ(), "CLEAR="+r.mnt)
+		l.output, l.fio = cmd.CombinedOutput()
+	})
+	l.working.Go(func() {
+		for tick := time.NewTicker(100 * time.Millisecond); ctx.Err() == nil && l.failure == nil; <-tick.C {
+			if l.failure = writeSynced(r.path("made", fmt.Sprint(l.made)), fmt.Sprintf("file %d", l.made)); l.failure == nil {
+				l.made++
+			}
+		}
+	})
+	return l
+}
+
+// finish ends the load, which must not have noticed anything, and returns how many files were made.
+func (l *load) finish() int {
+	l.r.t.Helper()
+	l.stop()
+	l.working.Wait()
+	if l.fio != nil {
+		l.r.t.Errorf("fio: %v\n%s", l.fio, l.output)
+	}
+	if l.failure != nil {
+		l.r.t.Errorf("after %d files: %v", l.made, l.failure)
+	}
+	if l.made < 100 {
+		l.r.t.Errorf("only %d files were made", l.made)
+	}
+	return l.made
+}
