@@ -103,6 +103,7 @@ func Mount(v *volume.Volume, mountpoint string, o Options) (*Server, error) {
 	if err := server.WaitMount(); err != nil {
 		return nil, fmt.Errorf("mount at %s: %w", mountpoint, err)
 	}
+	s.widenReadAhead(mountpoint)
 	return s, nil
 }
 
