@@ -64,10 +64,13 @@ func (s *Server) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32
 }
 
 // beforeWrite does what has to happen before content is written. What comes from the kernel's cache was written earlier: the
-// kernel has dropped the capabilities then, and new ones may have been given since; and the kernel knows the time of it.
+// kernel has dropped the capabilities then, and new ones may have been given since; and the kernel knows the time of it. Where
+// there are no extended attributes the kernel drops none, and what a file has of them comes from another mount.
 func (s *Server) beforeWrite(n *inode, f *volume.File, fromCache bool) error {
-	if !fromCache {
+	if !fromCache || s.opts.DisableXattr {
 		s.dropCapabilities(n, f)
+	}
+	if !fromCache {
 		return nil
 	}
 	if s.opts.WriteThrough {
@@ -79,7 +82,7 @@ func (s *Server) beforeWrite(n *inode, f *volume.File, fromCache bool) error {
 // dropCapabilities removes file capabilities (security.capability) before content changes, as the kernel would. It is a
 // question to the file system below only once in the time that a file is open.
 func (s *Server) dropCapabilities(n *inode, f *volume.File) {
-	if s.opts.DisableXattr || !f.TakeFirstWrite() {
+	if !f.TakeFirstWrite() {
 		return
 	}
 	stored, _, err := s.vol.AttrName(capabilityAttr, n.special())
