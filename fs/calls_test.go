@@ -88,8 +88,9 @@ func TestStreamOnSlowStorage(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.want(t, "stream", backing.OpWrite, size/(128<<10)+4)
-	c.want(t, "stream", backing.OpRead, 4)
-	c.want(t, "stream", backing.OpStat, 4)
+	// None of these for each call; the kernel may write back the times once in a while.
+	c.want(t, "stream", backing.OpRead, 64)
+	c.want(t, "stream", backing.OpStat, 64)
 	c.mu.Lock()
 	most := c.most
 	c.mu.Unlock()
@@ -239,7 +240,7 @@ func TestSpace(t *testing.T) {
 func TestNothingRetained(t *testing.T) {
 	r, _ := newTallyRig(t, 0, Options{})
 	cycle := func() {
-		for i := range 300 {
+		for i := range 100 {
 			name := fmt.Sprint(i)
 			r.write(name, []byte("short-lived"))
 			r.want(name, []byte("short-lived"))
@@ -268,7 +269,7 @@ func TestNothingRetained(t *testing.T) {
 		t.Errorf("%d descriptors, %d before", got, fds)
 	}
 	tb := r.server.table
-	if len(tb.nodes) > ids+100 || len(tb.byKey) != 1 || len(tb.aliases) != 0 || len(tb.hidden) != 0 {
+	if len(tb.nodes) > ids+50 || len(tb.byKey) != 1 || len(tb.aliases) != 0 || len(tb.hidden) != 0 {
 		t.Errorf("table: %d node IDs (%d before), %d inodes, %d aliases, %d hidden times",
 			len(tb.nodes), ids, len(tb.byKey), len(tb.aliases), len(tb.hidden))
 	}
@@ -309,4 +310,41 @@ func TestWithoutXattrs(t *testing.T) {
 	if _, err := unix.Getxattr(r.path("f"), "security.capability", buf); err != unix.ENODATA {
 		t.Errorf("a file that was written has kept its capabilities: %v", err)
 	}
+}
+
+// TestForgottenFileKeepsItsState: a file that waits for its seal when the kernel forgets it is found again with what is known
+// of it. A second File would write while the first one seals the size that it knows.
+func TestForgottenFileKeepsItsState(t *testing.T) {
+	r, _ := newTallyRig(t, 0, Options{})
+	r.write("f", []byte("first"))
+	waitFor(t, "the kernel to release all files", func() bool { return r.server.OpenHandles() == 0 })
+	known := func() *inode {
+		var st unix.Stat_t
+		if err := unix.Stat(r.stored("f"), &st); err != nil {
+			t.Fatal(err)
+		}
+		return r.server.table.find(&st)
+	}
+	before := known()
+	file := before.file.Load()
+	if status := r.server.fuse.EntryNotify(rootID, "f"); !status.Ok() {
+		t.Fatal(status)
+	}
+	waitFor(t, "the kernel to forget the file", func() bool {
+		r.server.table.mu.RLock()
+		defer r.server.table.mu.RUnlock()
+		return before.lookups == 0
+	})
+	if err := appendTo(r.path("f"), []byte(" second")); err != nil {
+		t.Fatal(err)
+	}
+	if n := known(); n != before || n.file.Load() != file {
+		t.Error("the file has got another state")
+	}
+	r.seal()
+	r.want("f", []byte("first second"))
+	if err := os.Remove(r.path("f")); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the file to be forgotten", func() bool { return r.server.Stats().Inodes == 1 })
 }

@@ -21,7 +21,13 @@ type fileEvents struct {
 func (e *fileEvents) Sealed(before, after unix.Timespec) { e.s.table.hide(e.n, before, after) }
 
 // Closed makes the next open start afresh.
-func (e *fileEvents) Closed() { e.n.file.CompareAndSwap(e.file, nil) }
+func (e *fileEvents) Closed() {
+	if e.n.file.CompareAndSwap(e.file, nil) {
+		if n := e.s.table.closed(e.n); n != nil {
+			e.s.discard(n)
+		}
+	}
+}
 
 // open returns the File of n with one more user, opening it if it is not open yet. Only one caller asks the key service
 // for a file; the others wait for it, each no longer than its own request lives.
@@ -193,6 +199,9 @@ func wantsWrite(flags uint32) bool {
 
 // Open opens a regular file. What has gone wrong with its key or header is reported here, before anything is read.
 func (s *Server) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if s.opts.FastOpen {
+		return errNoOpen
+	}
 	s.touch()
 	n, status := s.regular(in.NodeId)
 	if status != fuse.OK {
@@ -252,14 +261,17 @@ func (s *Server) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	s.touch()
 	if n := s.table.get(in.NodeId); n != nil {
 		if f := n.file.Load(); f != nil {
-			s.openNow.Add(-1)
 			f.Release()
+			s.openNow.Add(-1)
 		}
 	}
 }
 
 // Create makes a regular file and opens it.
 func (s *Server) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	if s.opts.FastOpen {
+		return errNoOpen
+	}
 	if status := s.mayAct(); status != fuse.OK {
 		return status
 	}
@@ -307,6 +319,9 @@ func (s *Server) create(cancel <-chan struct{}, in *fuse.CreateIn, name string, 
 
 // Tmpfile makes a regular file without a name.
 func (s *Server) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	if s.opts.FastOpen {
+		return errNoOpen
+	}
 	p, err := s.at(in.NodeId, "tmpfile", false)
 	if err != nil {
 		return statusOf(err)

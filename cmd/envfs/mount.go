@@ -45,6 +45,11 @@ Options of -o, separated by commas and as in fstab:
   sync, dirsync, nodiratime, …    handed to the kernel
   context=, fscontext=, …         security labels, handed to the kernel
   debug                           log each request
+  fastopen                        the kernel opens and closes files without asking:
+                                  faster where many small files are read, but a
+                                  refused key is reported when a file is read, not
+                                  when it is opened; there is no O_TMPFILE, and no
+                                  audit log
   audit-syslog, audit-required    as the flags below
   passphrase-file=, idle=, …      every long flag below that takes a value
 Options that are meant for others (defaults, auto, noauto, user, nofail, _netdev,
@@ -206,6 +211,9 @@ func (r *mountRequest) check(cmd *cobra.Command) error {
 	err := errors.Join(r.Keys.check(cmd), r.Service.check(cmd), r.Audit.check(cmd))
 	if err != nil {
 		return err
+	}
+	if r.Options.FastOpen && (r.Audit.File != "" || r.Audit.Syslog || r.Audit.Required) {
+		return usagef(cmd, "with -o fastopen nothing tells who opens a file, so that no audit log can be kept")
 	}
 	if r.Idle < 0 {
 		return usagef(cmd, "--idle must not be negative")

@@ -46,6 +46,7 @@ func TestMountRequest(t *testing.T) {
 		{"--cache=writethrough", func(r *mountRequest) { r.Cache = "writethrough" }},
 		{"-o cache=writethrough", func(r *mountRequest) { r.Cache = "writethrough" }},
 		{"--xattr=off", func(r *mountRequest) { r.Xattr = "off" }},
+		{"-o fastopen", func(r *mountRequest) { r.Options.FastOpen = true }},
 		{"-o xattr=off", func(r *mountRequest) { r.Xattr = "off" }},
 		{"--idle 30m", func(r *mountRequest) { r.Idle = 30 * time.Minute }},
 		{"--idle 30m -o idle=1800s", func(r *mountRequest) { r.Idle = 30 * time.Minute }},
@@ -91,6 +92,9 @@ func TestMountRequestRefused(t *testing.T) {
 		"--log syslog --log-file f":        "exclude each other",
 		"--approle-secret-id-file s":       "belong together",
 		"--token-file t --approle-role-id r --approle-secret-id-file s": "exclude each other",
+		"--xattr maybe":                "on|off",
+		"-o fastopen --audit-log /log": "fastopen",
+		"-o fastopen,audit-syslog":     "fastopen",
 	} {
 		_, err := parseMount(strings.Fields(args)...)
 		if err == nil || !strings.Contains(err.Error(), want) || exitCode(err) != exitUsage {

@@ -120,6 +120,7 @@ func (r *mountRequest) fsOptions(log *slog.Logger) fs.Options {
 		Dev: o.Dev, Suid: o.Suid, NoExec: o.NoExec, Debug: o.Debug, Extra: o.Kernel,
 		WriteThrough: r.Cache == cacheWritethrough,
 		DisableXattr: r.Xattr == xattrOff,
+		FastOpen:     o.FastOpen,
 		KeyWait:      r.Service.Wait,
 		FsName:       r.Dir,
 		Log:          log,
