@@ -22,11 +22,12 @@ func (s *Server) openFile(id uint64) (*inode, *volume.File, fuse.Status) {
 }
 
 // Read decrypts straight into the reply.
-func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	n, f, status := s.openFile(in.NodeId)
+func (s *Server) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	n, f, done, status := s.usedFile(cancel, in.NodeId, false)
 	if status != fuse.OK {
 		return nil, status
 	}
+	defer done()
 	s.procs.content(len(buf), s.activity.Load())
 	got, err := f.ReadAt(buf, int64(in.Offset))
 	if err != nil {
@@ -40,11 +41,12 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 }
 
 // Write encrypts straight from the request.
-func (s *Server) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
-	n, f, status := s.openFile(in.NodeId)
+func (s *Server) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	n, f, release, status := s.usedFile(cancel, in.NodeId, true)
 	if status != fuse.OK {
 		return 0, status
 	}
+	defer release()
 	if err := s.beforeWrite(n, f, in.WriteFlags&fuse.WRITE_CACHE != 0); err != nil {
 		return 0, statusOf(err)
 	}
@@ -64,10 +66,13 @@ func (s *Server) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32
 }
 
 // beforeWrite does what has to happen before content is written. What comes from the kernel's cache was written earlier: the
-// kernel has dropped the capabilities then, and new ones may have been given since; and the kernel knows the time of it.
+// kernel has dropped the capabilities then, and new ones may have been given since; and the kernel knows the time of it. Where
+// there are no extended attributes the kernel drops none, and what a file has of them comes from another mount.
 func (s *Server) beforeWrite(n *inode, f *volume.File, fromCache bool) error {
-	if !fromCache {
+	if !fromCache || s.opts.DisableXattr {
 		s.dropCapabilities(n, f)
+	}
+	if !fromCache {
 		return nil
 	}
 	if s.opts.WriteThrough {
@@ -79,7 +84,7 @@ func (s *Server) beforeWrite(n *inode, f *volume.File, fromCache bool) error {
 // dropCapabilities removes file capabilities (security.capability) before content changes, as the kernel would. It is a
 // question to the file system below only once in the time that a file is open.
 func (s *Server) dropCapabilities(n *inode, f *volume.File) {
-	if s.opts.DisableXattr || !f.TakeFirstWrite() {
+	if !f.TakeFirstWrite() {
 		return
 	}
 	stored, _, err := s.vol.AttrName(capabilityAttr, n.special())
@@ -113,11 +118,12 @@ func (s *Server) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse
 const syncDataOnly = 1
 
 // Fsync makes a file durable.
-func (s *Server) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	n, f, status := s.openFile(in.NodeId)
+func (s *Server) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	n, f, done, status := s.usedFile(cancel, in.NodeId, false)
 	if status != fuse.OK {
 		return status
 	}
+	defer done()
 	s.counters.syncs.Add(1)
 	if err := f.Sync(in.FsyncFlags&syncDataOnly != 0); err != nil {
 		return s.fail("fsync", n, err)
@@ -126,11 +132,12 @@ func (s *Server) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 }
 
 // Fallocate allocates, punches holes and writes zeros, as far as the file system below can.
-func (s *Server) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
-	n, f, status := s.openFile(in.NodeId)
+func (s *Server) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	n, f, done, status := s.usedFile(cancel, in.NodeId, true)
 	if status != fuse.OK {
 		return status
 	}
+	defer done()
 	s.dropCapabilities(n, f)
 	off, length := int64(in.Offset), int64(in.Length)
 	keep := in.Mode&unix.FALLOC_FL_KEEP_SIZE != 0
@@ -150,11 +157,12 @@ func (s *Server) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status 
 }
 
 // Lseek finds data and holes. The kernel does the other kinds by itself.
-func (s *Server) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	n, f, status := s.openFile(in.NodeId)
+func (s *Server) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	n, f, done, status := s.usedFile(cancel, in.NodeId, false)
 	if status != fuse.OK {
 		return status
 	}
+	defer done()
 	if in.Whence != unix.SEEK_DATA && in.Whence != unix.SEEK_HOLE {
 		return fuse.EINVAL
 	}
@@ -177,14 +185,16 @@ const copyChunk = 1 << 20
 
 // CopyFileRange copies inside the daemon, so that the data is not carried to the kernel and back.
 func (s *Server) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
-	_, src, status := s.openFile(in.NodeId)
+	_, src, releaseSrc, status := s.usedFile(cancel, in.NodeId, false)
 	if status != fuse.OK {
 		return 0, status
 	}
-	n, dst, status := s.openFile(in.NodeIdOut)
+	defer releaseSrc()
+	n, dst, releaseDst, status := s.usedFile(cancel, in.NodeIdOut, true)
 	if status != fuse.OK {
 		return 0, status
 	}
+	defer releaseDst()
 	s.dropCapabilities(n, dst)
 	// The kernel takes a 32-bit count for the answer; it asks again for the rest.
 	left := min(in.Len, 1<<30)

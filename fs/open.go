@@ -22,7 +22,13 @@ type fileEvents struct {
 func (e *fileEvents) Sealed(before, after unix.Timespec) { e.s.table.hide(e.n, before, after) }
 
 // Closed makes the next open start afresh.
-func (e *fileEvents) Closed() { e.n.file.CompareAndSwap(e.file, nil) }
+func (e *fileEvents) Closed() {
+	if e.n.file.CompareAndSwap(e.file, nil) {
+		if n := e.s.table.closed(e.n); n != nil {
+			e.s.discard(n)
+		}
+	}
+}
 
 // open returns the File of n with one more user, opening it if it is not open yet. Only one caller asks the key service
 // for a file; the others wait for it, each no longer than its own request lives.
@@ -194,6 +200,9 @@ func wantsWrite(flags uint32) bool {
 
 // Open opens a regular file. What has gone wrong with its key or header is reported here, before anything is read.
 func (s *Server) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if s.opts.FastOpen {
+		return errNoOpen
+	}
 	s.touch()
 	n, status := s.regular(in.NodeId)
 	if status != fuse.OK {
@@ -261,6 +270,9 @@ func (s *Server) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 
 // Create makes a regular file and opens it.
 func (s *Server) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	if s.opts.FastOpen {
+		return errNoOpen
+	}
 	if status := s.mayAct(); status != fuse.OK {
 		return status
 	}
@@ -313,6 +325,9 @@ func (s *Server) create(cancel <-chan struct{}, in *fuse.CreateIn, name string, 
 
 // Tmpfile makes a regular file without a name.
 func (s *Server) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	if s.opts.FastOpen {
+		return errNoOpen
+	}
 	key, status := s.newKey(cancel, in.NodeId)
 	if status != fuse.OK {
 		return status
@@ -350,7 +365,7 @@ func (s *Server) newKey(cancel <-chan struct{}, dir uint64) (*newKey, fuse.Statu
 	if n == nil {
 		return nil, fuse.Status(unix.ESTALE)
 	}
-	fresh, err := s.vol.NewKey(requestContext(cancel), s.opts.KeyWait)
+	fresh, err := s.vol.NewKey(interruptible{context.Background(), cancel}, s.opts.KeyWait)
 	if err != nil {
 		return nil, s.fail("create", n, err)
 	}

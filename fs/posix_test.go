@@ -15,6 +15,7 @@ func TestPosix(t *testing.T) {
 		{"writeback", Options{}},
 		{"writethrough", Options{WriteThrough: true}},
 		{"allow_other", Options{AllowOther: true}},
+		{"fastopen", Options{FastOpen: true}},
 	} {
 		t.Run(mode.name, func(t *testing.T) {
 			for name, test := range posixtest.All {

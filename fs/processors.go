@@ -42,9 +42,9 @@ const (
 	calmWindows          = 5
 	// minHold and maxHold bound how long all processors are kept. The time doubles while they are wanted again soon after.
 	minHold, maxHold = 200 * time.Millisecond, 5 * time.Second
-	// largeRequest is the size in bytes from which a read or write is carried out in parallel, and movedAtOnce how much of
+	// largeRequest is the size in bytes of reads and writes of content in large files, and movedAtOnce how much of
 	// that in one window takes all processors into use without waiting for its end.
-	largeRequest = 256 << 10
+	largeRequest = 128 << 10
 	movedAtOnce  = 2 << 20
 )
 

@@ -23,19 +23,22 @@ type Options struct {
 	ReadOnly   bool
 	// WriteThrough makes each write(2) reach the backing file before it returns. By default the kernel keeps written pages
 	// until it writes them back or somebody calls fsync(2).
-	WriteThrough       bool
-	NoAtime            bool
-	Dev, Suid, NoExec  bool     // device nodes and set-id bits work; programs do not
-	FsName             string   // shown as the source of the mount
-	Extra              []string // further options for the kernel
-	Log                *slog.Logger
-	Debug              bool          // trace every request
-	KeyWait            time.Duration // how long an open may wait for the key service; 0 means DefaultKeyWait
-	DirectoriesKept    int           // directory descriptors kept open; 0 means a part of RLIMIT_NOFILE
-	DisableXattr       bool          // no extended attributes and ACLs: one request less for each file in ls -l
-	MaxKernelReadahead int           // bytes; 0 means 1 MiB
-	Audit              Auditor       // nil: nobody wants to know
-	AuditRequired      bool          // refuse what Audit cannot record
+	WriteThrough      bool
+	NoAtime           bool
+	Dev, Suid, NoExec bool     // device nodes and set-id bits work; programs do not
+	FsName            string   // shown as the source of the mount
+	Extra             []string // further options for the kernel
+	Log               *slog.Logger
+	Debug             bool          // trace every request
+	KeyWait           time.Duration // how long an open may wait for the key service; 0 means DefaultKeyWait
+	DirectoriesKept   int           // directory descriptors kept open; 0 means a part of RLIMIT_NOFILE
+	DisableXattr      bool          // no extended attributes and ACLs: one request less for each file in ls -l
+	// FastOpen has the kernel open and close files without asking. What is wrong with a key or header is then reported when the
+	// file is read or written, not when it is opened, there is no O_TMPFILE, and nothing says who opened a file: it excludes Audit.
+	FastOpen           bool
+	MaxKernelReadahead int     // bytes; 0 means 1 MiB
+	Audit              Auditor // nil: nobody wants to know
+	AuditRequired      bool    // refuse what Audit cannot record
 	// SetProcessors makes the scheduler of this process use n processors, as runtime.GOMAXPROCS does. The server calls it with
 	// 1 while one is enough, which serves small requests faster, and with Processors otherwise. nil: the number stays.
 	SetProcessors func(n int)
@@ -74,6 +77,7 @@ type Server struct {
 	foreign  reporter
 	counters counters
 	procs    *processors // nil: their number stays
+	held     held        // with Options.FastOpen
 
 	opensMu sync.Mutex
 	opens   map[*inode]chan struct{} // inodes being opened, which others wait for; guarded by opensMu
@@ -109,6 +113,7 @@ func Mount(v *volume.Volume, mountpoint string, o Options) (*Server, error) {
 	if err := server.WaitMount(); err != nil {
 		return nil, fmt.Errorf("mount at %s: %w", mountpoint, err)
 	}
+	s.widenReadAhead(mountpoint)
 	return s, nil
 }
 
@@ -163,7 +168,7 @@ func (s *Server) mountOptions() *fuse.MountOptions {
 		ExplicitDataCacheControl: true,
 		Debug:                    s.opts.Debug, Logger: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ExtraCapabilities: fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DONT_MASK |
-			fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_ASYNC_DIO,
+			fuse.CAP_ASYNC_DIO,
 		DirectMountStrict: s.uid == 0,
 	}
 	if s.opts.MaxKernelReadahead > 0 {
@@ -172,7 +177,10 @@ func (s *Server) mountOptions() *fuse.MountOptions {
 	if !s.opts.WriteThrough {
 		m.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
 	}
-	if s.opts.AllowOther {
+	if !s.opts.FastOpen {
+		m.ExtraCapabilities |= fuse.CAP_ATOMIC_O_TRUNC // of which an open that nobody asks for would lose the O_TRUNC
+	}
+	if s.opts.AllowOther || s.opts.FastOpen { // otherwise the open is refused by the file system below
 		m.Options = append(m.Options, "default_permissions")
 	}
 	if s.uid != 0 {
@@ -241,6 +249,7 @@ func (s *Server) serve() {
 // directory that was closed just before may be lost, too. Files are released after the sealer has finished with those it knows.
 func (s *Server) shutdown() error {
 	s.EndFreezing()
+	s.held.end()
 	err := s.vol.SealAll()
 	for _, d := range s.handles.removeAll() {
 		_ = s.store.Close(d.fd) // only read from
@@ -302,6 +311,9 @@ func (s *Server) SetDebug(bool) {}
 // Forget drops look-ups of an inode.
 func (s *Server) Forget(id, lookups uint64) {
 	if n := s.table.forget(id, lookups); n != nil {
+		if s.opts.FastOpen {
+			s.held.forget(n)
+		}
 		s.discard(n)
 	}
 }

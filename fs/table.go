@@ -245,7 +245,9 @@ func (t *table) location(n *inode) (l link, ok bool) {
 	return link{n.parent, n.name}, n.parent != nil
 }
 
-// forget takes back count look-ups and returns the inode if that were all, so that what it holds can be closed.
+// forget takes back count look-ups and returns the inode if that were all, so that what it holds can be closed. While the
+// inode has a File it stays: the file may be waiting for its seal, and whoever finds it anew must use that File, since two that
+// seal one header would not know of each other; and the kernel's release may still be on its way in another thread.
 func (t *table) forget(id, count uint64) *inode {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -254,15 +256,31 @@ func (t *table) forget(id, count uint64) *inode {
 	}
 	n := t.nodes[id]
 	n.lookups -= min(count, n.lookups)
-	if n.lookups > 0 {
+	if n.lookups > 0 || n.file.Load() != nil {
 		return nil
 	}
+	t.remove(n)
+	return n
+}
+
+// closed is called when n has no File any more. It returns n if the kernel had forgotten it before, like forget.
+func (t *table) closed(n *inode) *inode {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n.lookups > 0 || t.nodes[n.id] != n || n.file.Load() != nil {
+		return nil
+	}
+	t.remove(n)
+	return n
+}
+
+// remove takes n out of the table. The caller holds mu.
+func (t *table) remove(n *inode) {
 	t.detach(n)
 	delete(t.hidden, n)
-	t.nodes[id] = nil
-	t.free = append(t.free, id)
+	t.nodes[n.id] = nil
+	t.free = append(t.free, n.id)
 	t.known--
-	return n
 }
 
 // size returns the number of inodes that are known.

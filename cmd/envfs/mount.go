@@ -45,6 +45,11 @@ Options of -o, separated by commas and as in fstab:
   sync, dirsync, nodiratime, …    handed to the kernel
   context=, fscontext=, …         security labels, handed to the kernel
   debug                           log each request
+  fastopen                        the kernel opens and closes files without asking:
+                                  faster where many small files are read, but a
+                                  refused key is reported when a file is read, not
+                                  when it is opened; there is no O_TMPFILE, and no
+                                  audit log
   audit-syslog, audit-required    as the flags below
   passphrase-file=, idle=, …      every long flag below that takes a value
 Options that are meant for others (defaults, auto, noauto, user, nofail, _netdev,
@@ -64,6 +69,12 @@ const (
 	cacheWritethrough = "writethrough"
 )
 
+// The modes of --xattr.
+const (
+	xattrOn  = "on"
+	xattrOff = "off"
+)
+
 // mountRequest is a mount as a command line describes it, in a form that can
 // be handed to a daemon. It holds no secret.
 type mountRequest struct {
@@ -72,6 +83,7 @@ type mountRequest struct {
 	Keys       keySettings
 	Options    mountopt.Options
 	Cache      string        // cacheWriteback or cacheWritethrough
+	Xattr      string        // xattrOn or xattrOff
 	Idle       time.Duration // 0 = never
 	Service    serviceSettings
 	Audit      auditSettings
@@ -122,6 +134,8 @@ func (m *mountCommand) addFlags(flags *pflag.FlagSet) {
 	m.request.Keys.addPinFlags(flags)
 	flags.Var(newChoice(&m.request.Cache, cacheWriteback, cacheWriteback, cacheWritethrough), "cache",
 		"when writes reach the ciphertext: as the kernel likes, or before write returns")
+	flags.Var(newChoice(&m.request.Xattr, xattrOn, xattrOn, xattrOff), "xattr",
+		"extended attributes and ACLs; without them ls -l asks for nothing, and what is stored stays")
 	flags.DurationVar(&m.request.Idle, "idle", 0, "unmount after `DURATION` without use (such as 30m; default: never)")
 	m.request.Service.addFlags(flags)
 	m.request.Audit.addFlags(flags)
@@ -196,6 +210,9 @@ func (r *mountRequest) check(cmd *cobra.Command) error {
 	err := errors.Join(r.Keys.check(cmd), r.Service.check(cmd), r.Audit.check(cmd))
 	if err != nil {
 		return err
+	}
+	if r.Options.FastOpen && (r.Audit.File != "" || r.Audit.Syslog || r.Audit.Required) {
+		return usagef(cmd, "with -o fastopen nothing tells who opens a file, so that no audit log can be kept")
 	}
 	if r.Idle < 0 {
 		return usagef(cmd, "--idle must not be negative")

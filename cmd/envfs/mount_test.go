@@ -35,7 +35,7 @@ func parseMount(args ...string) (mountRequest, error) {
 
 func TestMountRequest(t *testing.T) {
 	t.Chdir("/")
-	plain := mountRequest{Cache: "writeback", Service: defaultServiceSettings(), Log: logSettings{Format: "text"}}
+	plain := mountRequest{Cache: "writeback", Xattr: "on", Service: defaultServiceSettings(), Log: logSettings{Format: "text"}}
 	tests := []struct {
 		args   string
 		change func(r *mountRequest)
@@ -45,6 +45,9 @@ func TestMountRequest(t *testing.T) {
 		{"-o ro -o rw", func(*mountRequest) {}},
 		{"--cache=writethrough", func(r *mountRequest) { r.Cache = "writethrough" }},
 		{"-o cache=writethrough", func(r *mountRequest) { r.Cache = "writethrough" }},
+		{"--xattr=off", func(r *mountRequest) { r.Xattr = "off" }},
+		{"-o fastopen", func(r *mountRequest) { r.Options.FastOpen = true }},
+		{"-o xattr=off", func(r *mountRequest) { r.Xattr = "off" }},
 		{"--idle 30m", func(r *mountRequest) { r.Idle = 30 * time.Minute }},
 		{"--idle 30m -o idle=1800s", func(r *mountRequest) { r.Idle = 30 * time.Minute }},
 		{"--passphrase-file etc/pass", func(r *mountRequest) { r.Keys.PassphraseFile = "/etc/pass" }},
@@ -89,6 +92,9 @@ func TestMountRequestRefused(t *testing.T) {
 		"--log syslog --log-file f":        "exclude each other",
 		"--approle-secret-id-file s":       "belong together",
 		"--token-file t --approle-role-id r --approle-secret-id-file s": "exclude each other",
+		"--xattr maybe":                "on|off",
+		"-o fastopen --audit-log /log": "fastopen",
+		"-o fastopen,audit-syslog":     "fastopen",
 	} {
 		_, err := parseMount(strings.Fields(args)...)
 		if err == nil || !strings.Contains(err.Error(), want) || exitCode(err) != exitUsage {

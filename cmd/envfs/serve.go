@@ -119,6 +119,8 @@ func (r *mountRequest) fsOptions(log *slog.Logger) fs.Options {
 		AllowOther: o.AllowOther, ReadOnly: o.ReadOnly, NoAtime: o.NoAtime,
 		Dev: o.Dev, Suid: o.Suid, NoExec: o.NoExec, Debug: o.Debug, Extra: o.Kernel,
 		WriteThrough: r.Cache == cacheWritethrough,
+		DisableXattr: r.Xattr == xattrOff,
+		FastOpen:     o.FastOpen,
 		KeyWait:      r.Service.Wait,
 		FsName:       r.Dir,
 		Log:          log,

@@ -27,6 +27,7 @@ type Options struct {
 	Suid       bool // suid: set-user-ID and set-group-ID bits work
 	NoExec     bool // noexec
 	Debug      bool // debug: log each request
+	FastOpen   bool // fastopen: the kernel opens and closes files without asking
 
 	AuditSyslog   bool // audit-syslog: the long flag of that name
 	AuditRequired bool // audit-required: likewise
@@ -127,6 +128,8 @@ func (o *Options) setSwitch(name string) bool {
 		o.NoExec = true
 	case "debug":
 		o.Debug = true
+	case "fastopen":
+		o.FastOpen = true
 	case "audit-syslog":
 		o.AuditSyslog = true
 	case "audit-required":
