@@ -481,7 +481,7 @@ func TestFreezeEnds(t *testing.T) {
 	}
 
 	// A change that waits does not keep the mount from ending in order.
-	f = r.freeze()
+	r.freeze()
 	made := make(chan error, 1)
 	go func() { made <- os.Mkdir(r.path("d"), 0o755) }()
 	waitFor(t, "the change to arrive", func() bool { return r.server.Held() == 1 })
