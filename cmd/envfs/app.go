@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -53,6 +54,10 @@ func (a *app) report(err error) int {
 	if err == nil {
 		return exitOK
 	}
+	var exit *commandExit
+	if errors.As(err, &exit) {
+		return exit.code // the command has said why
+	}
 	f := describe(err)
 	for line := range strings.Lines(f.Message) {
 		fmt.Fprintf(a.stderr, "envfs: %s\n", strings.TrimSuffix(line, "\n"))
@@ -97,7 +102,7 @@ file itself, so a backup of the encrypted directory is complete.`,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(newInit(a), newMount(a), newUmount(a), newStatus(a), newInfo(a), newPath(a), newPasswd(a), newRewrap(a), newRekey(a),
-		newVerify(a), newEncrypt(a), newDecrypt(a), newCat(a),
+		newVerify(a), newFreeze(a), newThaw(a), newEncrypt(a), newDecrypt(a), newCat(a),
 		newPolicy(a), newDoctor(a), newVersion(a), newCompletion(a), newMan(a), newDaemon(a))
 	setUp(root)
 	return root

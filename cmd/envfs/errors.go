@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 
+	"github.com/envfs/envfs/fs"
 	"github.com/envfs/envfs/keyring"
 )
 
@@ -32,6 +33,10 @@ var (
 	errNotOurMount = errors.New("not a mount of envfs")
 	errStillBusy   = errors.New("mount is busy")
 	errNotFinished = errors.New("unmounted, but the daemon has not finished")
+	errFrozen      = fs.ErrFrozen
+	errThawed      = fs.ErrThawed
+	errEnding      = fs.ErrEnding
+	errThawedEarly = errors.New("thawed before the command had ended")
 
 	// Of paths.
 	errOutside  = errors.New("path is outside the volume")

@@ -106,7 +106,7 @@ func (s *session) serveMount(mon *monitor) error {
 		Unmount: func(lazy bool) error { return unmountOwn(m, lazy) },
 		LogBusy: func() { logHolders(s.log.Logger, m) },
 		Signals: s.signals,
-		Ending:  s.ending,
+		Ending:  func() { srv.EndFreezing(); s.ending() },
 		Log:     s.log.Logger,
 	})
 	s.log.Info("unmounted", "mountpoint", s.request.Mountpoint)

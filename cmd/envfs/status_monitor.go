@@ -65,9 +65,9 @@ func (m *monitor) listen(device mounts.Device) (*control.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return control.Listen(path, map[string]control.Method{
-		methodStatus: func(context.Context, control.Call) (any, error) { return m.status(), nil },
-	}, m.log)
+	methods := m.freezeMethods()
+	methods[methodStatus] = func(context.Context, control.Call) (any, error) { return m.status(), nil }
+	return control.Listen(path, methods, m.log)
 }
 
 // controlPath is where the process that serves a mount of a user listens. The
@@ -89,6 +89,9 @@ func (m *monitor) status() mountStatus {
 		KeyRequests: newKeyRequests(m.meter.Stats()),
 		Files:       newFileStatus(m.server.Stats(), v),
 		Audit:       m.auditStatus(),
+	}
+	if f := m.server.Frozen(); f != nil {
+		s.Frozen = &freezeStatus{Since: f.Since, LimitSecs: f.Limit.Seconds(), Held: m.server.Held()}
 	}
 	if v.Pool != nil {
 		s.Pool = &poolStatus{Ready: v.Pool.Ready, Target: v.Pool.Target}

@@ -28,12 +28,20 @@ type mountStatus struct {
 	UptimeSecs  float64       `json:"uptime_seconds"`
 	ReadOnly    bool          `json:"read_only"`
 	Metrics     string        `json:"metrics,omitempty"` // URL
+	Frozen      *freezeStatus `json:"frozen,omitempty"`  // missing: changes go on
 	Keyring     keyringStatus `json:"keyring"`
 	Pool        *poolStatus   `json:"pool,omitempty"` // missing in read-only mounts
 	Cache       cacheStatus   `json:"cache"`
 	KeyRequests []keyRequests `json:"key_requests"` // one entry for each kind that was made
 	Files       fileStatus    `json:"files"`
 	Audit       *auditStatus  `json:"audit,omitempty"` // missing without an audit log
+}
+
+// freezeStatus is about a mount whose changes are held.
+type freezeStatus struct {
+	Since     time.Time `json:"since"`
+	LimitSecs float64   `json:"limit_seconds,omitempty"` // after which it thaws by itself; missing: never
+	Held      int       `json:"held_requests"`
 }
 
 // keyringStatus says what the keys of a mount depend on.

@@ -44,6 +44,9 @@ func (l *lines) addMount(m mountReport, now time.Time) {
 	}
 	l.add("access", "%s", how)
 	l.add("process", "%d, version %s, up %s", s.PID, s.Version, seconds(s.UptimeSecs))
+	if f := s.Frozen; f != nil {
+		l.add("frozen", "for %s, %s held", showTime(now.Sub(f.Since)), countOf(uint64(f.Held), "request"))
+	}
 	l.addService(s.Keyring, now)
 	for _, r := range s.KeyRequests {
 		l.addRequests(r)
