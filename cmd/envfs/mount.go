@@ -45,11 +45,11 @@ Options of -o, separated by commas and as in fstab:
   sync, dirsync, nodiratime, …    handed to the kernel
   context=, fscontext=, …         security labels, handed to the kernel
   debug                           log each request
-  fastopen                        the kernel opens and closes files without asking:
-                                  faster where many small files are read, but a
-                                  refused key is reported when a file is read, not
-                                  when it is opened; there is no O_TMPFILE, and no
-                                  audit log
+  fastopen                        the kernel opens and closes files itself:
+                                  faster where many small files are read, but
+                                  a refused key is reported when a file is
+                                  read, not when it is opened; there is no
+                                  O_TMPFILE, and no audit log
   audit-syslog, audit-required    as the flags below
   passphrase-file=, idle=, …      every long flag below that takes a value
 Options that are meant for others (defaults, auto, noauto, user, nofail, _netdev,

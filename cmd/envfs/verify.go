@@ -23,9 +23,9 @@ such file here, plaintext paths below the root of the volume; without any, all o
 the volume is verified.
 
 Nothing is changed, and no lock is taken: a mount may go on, begin or end
-meanwhile. A fault counts when two looks at a file find it, between which the file
-has not changed; a file that never stays as it is for long enough is reported as
-unchecked. What a mount has not written to the disk yet is not seen.
+meanwhile. A fault counts when two looks at a file find it, between which the
+file has not changed; a file that never stays as it is for long enough is
+reported as unchecked. What a mount has not written to the disk yet is not seen.
 
 Findings go to standard error as they come, with ciphertext path, plaintext path,
 file ID, block and reason. They are
