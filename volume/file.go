@@ -181,9 +181,13 @@ func (f *File) Err() error { return f.key.check() }
 // Sync makes what was written durable, without sealing: an fsync costs one fsync of the backing file.
 func (f *File) Sync(dataOnly bool) error {
 	f.header.noteSynced()
+	isNew := f.v.newFiles.remove(f)
 	dirty := f.extents.takeDirty()
 	if err := f.v.store.Sync(f.FD(), dataOnly); err != nil {
 		f.extents.restoreDirty(dirty)
+		if isNew {
+			f.v.newFiles.add(f)
+		}
 		return err
 	}
 	return nil

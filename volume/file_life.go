@@ -128,6 +128,7 @@ func (f *File) sealAndCloseLocked() {
 
 func (f *File) closeLocked() {
 	f.closed = true
+	f.v.newFiles.remove(f)
 	err := f.v.store.Close(f.FD())
 	if f.spare >= 0 {
 		err = errors.Join(err, f.v.store.Close(f.spare))
