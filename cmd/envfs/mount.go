@@ -64,6 +64,12 @@ const (
 	cacheWritethrough = "writethrough"
 )
 
+// The modes of --crash-safety.
+const (
+	crashSafetyBlocks = "blocks"
+	crashSafetyFull   = "full"
+)
+
 // mountRequest is a mount as a command line describes it, in a form that can
 // be handed to a daemon. It holds no secret.
 type mountRequest struct {
@@ -72,6 +78,7 @@ type mountRequest struct {
 	Keys       keySettings
 	Options    mountopt.Options
 	Cache      string        // cacheWriteback or cacheWritethrough
+	Safety     string        // crashSafetyBlocks or crashSafetyFull
 	Idle       time.Duration // 0 = never
 	Service    serviceSettings
 	Audit      auditSettings
@@ -123,6 +130,8 @@ func (m *mountCommand) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&m.request.Keys.TransitMount, "transit-mount", "", "refuse a volume that names another Transit engine than the one at `PATH`")
 	flags.Var(newChoice(&m.request.Cache, cacheWriteback, cacheWriteback, cacheWritethrough), "cache",
 		"when writes reach the ciphertext: as the kernel likes, or before write returns")
+	flags.Var(newChoice(&m.request.Safety, crashSafetyBlocks, crashSafetyBlocks, crashSafetyFull), "crash-safety",
+		"what a power cut must leave old or new while it is overwritten: blocks written in part, or all")
 	flags.DurationVar(&m.request.Idle, "idle", 0, "unmount after `DURATION` without use (such as 30m; default: never)")
 	m.request.Service.addFlags(flags)
 	m.request.Audit.addFlags(flags)
