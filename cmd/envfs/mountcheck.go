@@ -57,11 +57,17 @@ func checkMountpoint(r *mountRequest) error {
 	if err != nil {
 		return err
 	}
+	m, mounted := table.At(point)
+	mounted = mounted && m.IsEnvfs()
 	st, err := os.Stat(point)
+	if err == nil && mounted {
+		// The kernel may know the attributes of a mount whose process is gone; for this it has to ask.
+		err = unix.Statfs(point, &unix.Statfs_t{})
+	}
 	if mounts.IsDead(err) {
 		return about(given, errDeadMount)
 	}
-	if m, ok := table.At(point); ok && m.IsEnvfs() {
+	if mounted {
 		return about(given, fmt.Errorf("%w: that of %s", errAlreadyMounted, m.Source))
 	}
 	if err != nil {
