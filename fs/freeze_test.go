@@ -379,8 +379,10 @@ func TestFreezeUnderLoad(t *testing.T) {
 			var before uint64
 			for range 3 {
 				waitFor(t, "the programs to go on", func() bool {
-					if _, err := os.Stat(r.path("second0")); err != nil {
-						return false
+					for i := range pairs {
+						if _, err := os.Stat(r.path(fmt.Sprint("second", i))); err != nil {
+							return false
+						}
 					}
 					now, _ := counted(t, r.path("second0"))
 					return now > before
