@@ -21,7 +21,14 @@ type fileEvents struct {
 func (e *fileEvents) Sealed(before, after unix.Timespec) { e.s.table.hide(e.n, before, after) }
 
 // Closed makes the next open start afresh.
-func (e *fileEvents) Closed() { e.n.file.CompareAndSwap(e.file, nil) }
+func (e *fileEvents) Closed() {
+	if !e.n.file.CompareAndSwap(e.file, nil) {
+		return
+	}
+	if n := e.s.table.closed(e.n); n != nil {
+		e.s.discard(n)
+	}
+}
 
 // open returns the File of n with one more user, opening it if it is not open yet. Only one caller asks the key service
 // for a file; the others wait for it, each no longer than its own request lives.

@@ -142,6 +142,9 @@ func (t *table) insert(key inodeKey, kind uint32) *inode {
 
 // attach records a name of n. The caller holds mu.
 func (t *table) attach(n *inode, l link) {
+	if n.parent != nil && !t.alive(link{n.parent, n.name}) {
+		t.unname(n, link{n.parent, n.name})
+	}
 	switch {
 	case n.parent == nil:
 		n.parent, n.name = l.parent, l.name
@@ -180,8 +183,17 @@ func (t *table) linked(n *inode, l link) {
 func (t *table) onlyName(n *inode, l link) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return n.parent == l.parent && n.name == l.name && len(t.aliases[n]) == 0
+	for _, other := range append(t.aliases[n], link{n.parent, n.name}) {
+		if other != l && t.alive(other) {
+			return false
+		}
+	}
+	return true
 }
+
+// alive reports whether the kernel still knows the directory that a name is in. It may forget one in which it knew a hard
+// link, and know the file by another. The caller holds mu.
+func (t *table) alive(l link) bool { return l.parent != nil && t.nodes[l.parent.id] == l.parent }
 
 // removed records that a name is gone; last says that it was the last one. The caller holds the lock of l.parent.
 func (t *table) removed(n *inode, l link, last bool) {
@@ -242,10 +254,20 @@ func (t *table) moved(n *inode, from, to link) {
 func (t *table) location(n *inode) (l link, ok bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return link{n.parent, n.name}, n.parent != nil
+	if l = (link{n.parent, n.name}); t.alive(l) {
+		return l, true
+	}
+	for _, l := range t.aliases[n] {
+		if t.alive(l) {
+			return l, true
+		}
+	}
+	return link{}, false
 }
 
-// forget takes back count look-ups and returns the inode if that were all, so that what it holds can be closed.
+// forget takes back count look-ups and returns the inode if that were all, so that what it holds can be closed. An inode whose
+// File still waits to be sealed stays known, without a name: were it looked up again as another one, two Files would take turns
+// at one header, and the older one would vouch for what is no longer true.
 func (t *table) forget(id, count uint64) *inode {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -257,12 +279,33 @@ func (t *table) forget(id, count uint64) *inode {
 	if n.lookups > 0 {
 		return nil
 	}
+	if n.file.Load() != nil {
+		n.parent, n.name = nil, ""
+		delete(t.aliases, n)
+		return nil
+	}
+	t.drop(n)
+	return n
+}
+
+// closed returns n if the kernel has forgotten it while its File, which is closed now, was waiting.
+func (t *table) closed(n *inode) *inode {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n.lookups > 0 || t.nodes[n.id] != n {
+		return nil
+	}
+	t.drop(n)
+	return n
+}
+
+// drop lets go of n. The caller holds mu.
+func (t *table) drop(n *inode) {
 	t.detach(n)
 	delete(t.hidden, n)
-	t.nodes[id] = nil
-	t.free = append(t.free, id)
+	t.nodes[n.id] = nil
+	t.free = append(t.free, n.id)
 	t.known--
-	return n
 }
 
 // size returns the number of inodes that are known.
