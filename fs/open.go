@@ -22,11 +22,10 @@ func (e *fileEvents) Sealed(before, after unix.Timespec) { e.s.table.hide(e.n, b
 
 // Closed makes the next open start afresh.
 func (e *fileEvents) Closed() {
-	if !e.n.file.CompareAndSwap(e.file, nil) {
-		return
-	}
-	if n := e.s.table.closed(e.n); n != nil {
-		e.s.discard(n)
+	if e.n.file.CompareAndSwap(e.file, nil) {
+		if n := e.s.table.closed(e.n); n != nil {
+			e.s.discard(n)
+		}
 	}
 }
 

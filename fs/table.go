@@ -265,9 +265,9 @@ func (t *table) location(n *inode) (l link, ok bool) {
 	return link{}, false
 }
 
-// forget takes back count look-ups and returns the inode if that were all, so that what it holds can be closed. An inode whose
-// File still waits to be sealed stays known, without a name: were it looked up again as another one, two Files would take turns
-// at one header, and the older one would vouch for what is no longer true.
+// forget takes back count look-ups and returns the inode if that were all, so that what it holds can be closed. While the
+// inode has a File it stays: the file may be waiting for its seal, and whoever finds it anew must use that File, since two that
+// seal one header would not know of each other; and the kernel's release may still be on its way in another thread.
 func (t *table) forget(id, count uint64) *inode {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -276,31 +276,26 @@ func (t *table) forget(id, count uint64) *inode {
 	}
 	n := t.nodes[id]
 	n.lookups -= min(count, n.lookups)
-	if n.lookups > 0 {
+	if n.lookups > 0 || n.file.Load() != nil {
 		return nil
 	}
-	if n.file.Load() != nil {
-		n.parent, n.name = nil, ""
-		delete(t.aliases, n)
-		return nil
-	}
-	t.drop(n)
+	t.remove(n)
 	return n
 }
 
-// closed returns n if the kernel has forgotten it while its File, which is closed now, was waiting.
+// closed is called when n has no File any more. It returns n if the kernel had forgotten it before, like forget.
 func (t *table) closed(n *inode) *inode {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if n.lookups > 0 || t.nodes[n.id] != n {
+	if n.lookups > 0 || t.nodes[n.id] != n || n.file.Load() != nil {
 		return nil
 	}
-	t.drop(n)
+	t.remove(n)
 	return n
 }
 
-// drop lets go of n. The caller holds mu.
-func (t *table) drop(n *inode) {
+// remove takes n out of the table. The caller holds mu.
+func (t *table) remove(n *inode) {
 	t.detach(n)
 	delete(t.hidden, n)
 	t.nodes[n.id] = nil
