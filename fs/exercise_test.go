@@ -81,6 +81,10 @@ func (e *exercise) check(t *rapid.T) {
 			e.enter(t, name)
 			continue
 		}
+		if o.Kind == "forget" {
+			e.r.server.fuse.EntryNotify(rootID, name) // and with it everything below
+			continue
+		}
 		want, got := e.plain.do(t, o), e.mount.do(t, o)
 		if difference := firstDifference(want, got); difference != "" {
 			e.enter(t, name)
@@ -244,6 +248,7 @@ func kindsToDraw() (kinds []string) {
 		{3, "read copy truncate holes mapread mkdir link sync"},
 		{2, "close unlink tmpfile linkat lseek rmdir symlink mknod utimens setxattr chmod"},
 		{1, "fstat stat list readlink fchmod chown fchown getxattr fsetxattr unsetxattr acl remount"},
+		{3, "forget"},
 	} {
 		for _, kind := range strings.Fields(row.kinds) {
 			for range row.times {

@@ -3,6 +3,7 @@ package fs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -96,7 +97,11 @@ func (r *rig) mount() {
 	}
 	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	r.open.ReadOnly, r.open.Arena, r.open.Log = r.opts.ReadOnly, secret.NewArena(nil), log
-	r.vol, err = volume.Open(context.Background(), r.cipher, cfg, r.kr, r.open)
+	waitFor(r.t, "the lock of the volume", func() bool {
+		// A process that another test is starting has all descriptors, and with them the lock, until it executes its program.
+		r.vol, err = volume.Open(context.Background(), r.cipher, cfg, r.kr, r.open)
+		return !errors.Is(err, volume.ErrLocked)
+	})
 	if err != nil {
 		r.t.Fatal(err)
 	}

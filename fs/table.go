@@ -142,6 +142,9 @@ func (t *table) insert(key inodeKey, kind uint32) *inode {
 
 // attach records a name of n. The caller holds mu.
 func (t *table) attach(n *inode, l link) {
+	if n.parent != nil && !t.alive(link{n.parent, n.name}) {
+		t.unname(n, link{n.parent, n.name})
+	}
 	switch {
 	case n.parent == nil:
 		n.parent, n.name = l.parent, l.name
@@ -180,8 +183,17 @@ func (t *table) linked(n *inode, l link) {
 func (t *table) onlyName(n *inode, l link) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return n.parent == l.parent && n.name == l.name && len(t.aliases[n]) == 0
+	for _, other := range append(t.aliases[n], link{n.parent, n.name}) {
+		if other != l && t.alive(other) {
+			return false
+		}
+	}
+	return true
 }
+
+// alive reports whether the kernel still knows the directory that a name is in. It may forget one in which it knew a hard
+// link, and know the file by another. The caller holds mu.
+func (t *table) alive(l link) bool { return l.parent != nil && t.nodes[l.parent.id] == l.parent }
 
 // removed records that a name is gone; last says that it was the last one. The caller holds the lock of l.parent.
 func (t *table) removed(n *inode, l link, last bool) {
@@ -242,7 +254,15 @@ func (t *table) moved(n *inode, from, to link) {
 func (t *table) location(n *inode) (l link, ok bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return link{n.parent, n.name}, n.parent != nil
+	if l = (link{n.parent, n.name}); t.alive(l) {
+		return l, true
+	}
+	for _, l := range t.aliases[n] {
+		if t.alive(l) {
+			return l, true
+		}
+	}
+	return link{}, false
 }
 
 // forget takes back count look-ups and returns the inode if that were all, so that what it holds can be closed. While the

@@ -88,7 +88,7 @@ var (
 
 func parseLine(line string) (Mount, error) {
 	before, after, ok := strings.Cut(line, " - ")
-	head, tail := strings.Fields(before), strings.Split(after, " ")
+	head, tail := strings.Split(before, " "), strings.Split(after, " ") // not Fields: the kernel escapes no other white space
 	if !ok || len(head) < 6 || len(tail) < 2 {
 		return Mount{}, errShort
 	}
