@@ -112,7 +112,7 @@ func TestReadAhead(t *testing.T) {
 	if err := unix.Stat(r.dir, &st); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(readAheadSetting(st.Dev)); err != nil || os.Geteuid() != 0 {
+	if _, err := os.Stat(readAheadSetting(unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)))); err != nil || os.Geteuid() != 0 {
 		t.Skipf("the kernel's read-ahead cannot be set here: %v", err)
 	}
 	c.reset()

@@ -17,10 +17,11 @@ func (s *Server) widenReadAhead(mountpoint string) {
 	if s.uid != 0 || s.opts.MaxKernelReadahead > 0 && s.opts.MaxKernelReadahead < readAhead {
 		return
 	}
-	var st unix.Stat_t
-	err := unix.Stat(mountpoint, &st)
+	var st unix.Statx_t
+	// Without a request: attributes of the root that the kernel has cached would outlive a daemon that is killed.
+	err := unix.Statx(unix.AT_FDCWD, mountpoint, unix.AT_STATX_DONT_SYNC, 0, &st)
 	if err == nil {
-		err = os.WriteFile(readAheadSetting(uint64(st.Dev)), fmt.Appendf(nil, "%d\n", readAhead>>10), 0)
+		err = os.WriteFile(readAheadSetting(st.Dev_major, st.Dev_minor), fmt.Appendf(nil, "%d\n", readAhead>>10), 0)
 	}
 	if err != nil {
 		s.log.Debug("the kernel keeps its own read-ahead", "error", err)
@@ -28,6 +29,6 @@ func (s *Server) widenReadAhead(mountpoint string) {
 }
 
 // readAheadSetting is where the kernel keeps the KiB to read ahead on a device.
-func readAheadSetting(dev uint64) string {
-	return fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(dev), unix.Minor(dev))
+func readAheadSetting(major, minor uint32) string {
+	return fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", major, minor)
 }
