@@ -11,12 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"github.com/envfs/envfs/fs"
 	"github.com/envfs/envfs/internal/audit"
-	"github.com/envfs/envfs/keyring"
-	"github.com/envfs/envfs/volume"
 )
 
 // auditSettings say where the audit log of a command goes, if it has one.
@@ -81,34 +78,6 @@ func openAudit(s auditSettings) (*audit.Log, error) {
 		return nil, nil
 	}
 	return audit.Open(audit.Options{File: s.File, Syslog: s.Syslog})
-}
-
-// ownRecord is a record of what this process does itself.
-func ownRecord(op string) audit.Record {
-	r := audit.Record{Op: op, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), PID: uint32(os.Getpid())}
-	if len(os.Args) > 0 {
-		r.Command = filepath.Base(os.Args[0])
-	}
-	return r
-}
-
-// outcomeOf is how an error stands in the audit log: as the errno that an
-// application would see in a mount.
-func outcomeOf(err error) unix.Errno {
-	var errno unix.Errno
-	switch {
-	case err == nil:
-		return 0
-	case errors.Is(err, keyring.ErrDenied):
-		return unix.EACCES
-	case errors.Is(err, keyring.ErrRevoked):
-		return unix.EKEYREVOKED
-	case errors.Is(err, keyring.ErrUnreachable), errors.Is(err, keyring.ErrConfig):
-		return unix.ENOKEY
-	case !volume.IsDamage(err) && errors.As(err, &errno):
-		return errno
-	}
-	return unix.EIO
 }
 
 // reopenOnHangup makes SIGHUP open the log anew, until stop is called.
