@@ -311,7 +311,7 @@ func (v *Volume) wrappedAt(rel string) keyring.Wrapped {
 // TestVerifyJournal: the journal of a mount is none of its business, one without a mount is.
 func TestVerifyJournal(t *testing.T) {
 	r := newVerifyRig(t)
-	writeFile(t, r.path(crashJournal), "")
+	writeFile(t, r.path(CrashJournal), "")
 	mounted := r.vol // has the lock, as a mount has
 	r.vol = r.openUnlocked()
 	r.mustFind(VerifyOptions{})

@@ -16,9 +16,6 @@ import (
 	"github.com/envfs/envfs/volume"
 )
 
-// crashJournal is what a mount that did not end well leaves in a volume.
-const crashJournal = "envfs.journal"
-
 var (
 	errShownInMount = errors.New("is in a mount, where programs see the plaintext")
 	errNoCiphertext = errors.New("no such file or directory")
@@ -61,10 +58,10 @@ func (o *offlineVolume) use(ctx context.Context, a *app, keys keySettings, work 
 
 // warnOfJournal says that a crash has left something to do.
 func (o *offlineVolume) warnOfJournal(a *app) {
-	st, err := os.Lstat(filepath.Join(o.dir, crashJournal))
+	st, err := os.Lstat(filepath.Join(o.dir, volume.CrashJournal))
 	if err == nil && st.Size() > 0 {
 		a.warn("%s: its last mount did not end well, and %s holds writes that are not in their files yet; mount it once first",
-			o.dir, crashJournal)
+			o.dir, volume.CrashJournal)
 	}
 }
 
