@@ -365,7 +365,12 @@ func (s *Server) newKey(cancel <-chan struct{}, dir uint64) (*newKey, fuse.Statu
 	if n == nil {
 		return nil, fuse.Status(unix.ESTALE)
 	}
-	fresh, err := s.vol.NewKey(interruptible{context.Background(), cancel}, s.opts.KeyWait)
+	if err := s.vol.WaitForRoom(interruptible{context.Background(), cancel}); err != nil {
+		return nil, statusOf(err)
+	}
+	ctx := newRequest(cancel, s.opts.KeyWait)
+	defer ctx.end()
+	fresh, err := s.vol.NewKey(ctx)
 	if err != nil {
 		return nil, s.fail("create", n, err)
 	}

@@ -4,14 +4,29 @@ import (
 	"cmp"
 	"context"
 	"io"
+	"time"
 
 	"github.com/envfs/envfs/crypto"
 	"github.com/envfs/envfs/internal/backing"
+	"github.com/envfs/envfs/keyring"
 	"golang.org/x/sys/unix"
 )
 
 // contentChunk is how much of a file is copied at a time: enough blocks to keep every core busy.
 const contentChunk = 1 << 20
+
+// newKeyWait is how long the key of a copy is waited for.
+const newKeyWait = time.Minute
+
+// keyOfCopy takes a key for the copy of a file, when the disk keeps up with the copies made before.
+func (v *Volume) keyOfCopy(ctx context.Context) (keyring.Fresh, error) {
+	if err := v.WaitForRoom(ctx); err != nil {
+		return keyring.Fresh{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, newKeyWait)
+	defer cancel()
+	return v.NewKey(ctx)
+}
 
 // contentSource is a file whose content is copied.
 type contentSource interface {

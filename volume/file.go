@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/envfs/envfs/crypto"
 	"github.com/envfs/envfs/internal/backing"
@@ -59,17 +58,13 @@ type FileEvents interface {
 // ErrReadOnly is returned by calls that would change a File opened for reading.
 var ErrReadOnly = fmt.Errorf("file is open for reading only: %w", unix.EBADF)
 
-// NewKey takes a DEK from the pool for a file that is about to be made. It waits for the key service, up to patience, when the
-// pool is empty, and for the disk when too many files wait to be sealed; so it is called before any lock is taken. The key goes
-// to NewFile, or is wiped.
-func (v *Volume) NewKey(ctx context.Context, patience time.Duration) (keyring.Fresh, error) {
-	if err := v.sealer.room(ctx); err != nil {
-		return keyring.Fresh{}, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	return v.pool.Get(ctx)
-}
+// NewKey takes a DEK from the pool for a file that is about to be made. It waits for the key service when the pool is empty,
+// so it is called before any lock is taken. The key goes to NewFile, or is wiped.
+func (v *Volume) NewKey(ctx context.Context) (keyring.Fresh, error) { return v.pool.Get(ctx) }
+
+// WaitForRoom waits while too many files that were written and closed wait to be sealed. Whoever makes many files calls it
+// before each, before any lock is taken.
+func (v *Volume) WaitForRoom(ctx context.Context) error { return v.sealer.room(ctx) }
 
 // NewFile takes over the descriptor fd of a regular backing file that has just been created, is empty, and is open for
 // reading and writing. The file has no header until the first byte is written. On an error fd stays the caller's; key is the

@@ -41,7 +41,7 @@ type fileKey struct {
 
 // generate takes a new DEK from the pool.
 func (k *fileKey) generate(ctx context.Context, v *Volume) error {
-	fresh, err := v.pool.Get(ctx)
+	fresh, err := v.NewKey(ctx)
 	if err != nil {
 		return err
 	}

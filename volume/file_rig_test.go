@@ -89,7 +89,7 @@ func (r *fileRig) create(name string) *File {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	key, err := r.vol.NewKey(r.t.Context(), time.Minute)
+	key, err := r.vol.NewKey(r.t.Context())
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -353,9 +353,11 @@ func TestMakersWaitForASlowDisk(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := r.vol.NewKey(ctx, time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+	if err := r.vol.WaitForRoom(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("one more: %v, want it to wait", err)
 	}
 	r.vol.sealer.round.Unlock()
-	r.create("more").Release()
+	if err := r.vol.WaitForRoom(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -86,16 +85,13 @@ func (w *rekeyWork) copy() error {
 	return nil
 }
 
-// newKeyWait is how long the key of a copy is waited for.
-const newKeyWait = time.Minute
-
 // fill makes the empty file behind fd, which it takes over, the copy.
 func (w *rekeyWork) fill(fd int) (err error) {
 	// The File closes its descriptor when it is sealed, before attributes can be set.
 	if w.temp, err = w.v.store.Reopen(fd, unix.O_RDWR); err != nil {
 		return errors.Join(err, w.v.store.Close(fd))
 	}
-	key, err := w.v.NewKey(w.ctx, newKeyWait)
+	key, err := w.v.keyOfCopy(w.ctx)
 	if err != nil {
 		return errors.Join(err, w.v.store.Close(fd))
 	}

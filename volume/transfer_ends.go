@@ -297,7 +297,7 @@ func (s *cipherSink) enter(dir int) error {
 }
 
 func (s *cipherSink) create(ctx context.Context, fd int) (openSink, error) {
-	key, err := s.v.NewKey(ctx, newKeyWait)
+	key, err := s.v.keyOfCopy(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -103,7 +102,10 @@ func writeOne(t testing.TB, v *volume.Volume, dir, plain string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := v.NewKey(context.Background(), time.Minute)
+	if err := v.WaitForRoom(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	key, err := v.NewKey(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
