@@ -16,6 +16,7 @@ const (
 	labelSymlinks  label = "envfs v1 symlinks"   // from the volume key: XAES-256-GCM of targets
 	labelXattrs    label = "envfs v1 xattrs"     // from the volume key: XAES-256-GCM of values
 	labelConfigMAC label = "envfs v1 config mac" // from the volume key: HMAC of envfs.json
+	labelJournal   label = "envfs v1 journal"    // from the volume key: HMAC of the journal's records
 )
 
 // deriveKey is HKDF-SHA256 without salt. The input is always a whole key: another

@@ -16,7 +16,7 @@ func mac(key, msg []byte) []byte {
 // HKDF as RFC 5869 writes it, for outputs of one and of two blocks.
 func TestDeriveKey(t *testing.T) {
 	key := volumeKey(9)
-	labels := []label{labelHeader, labelNames, labelSymlinks, labelXattrs, labelConfigMAC}
+	labels := []label{labelHeader, labelNames, labelSymlinks, labelXattrs, labelConfigMAC, labelJournal}
 	seen := map[string]label{}
 	for _, l := range labels {
 		prk := mac(make([]byte, 32), key)

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"sync/atomic"
 
 	"github.com/envfs/envfs/keyring"
@@ -10,6 +11,7 @@ import (
 type engine struct {
 	buffers  *buffers
 	sealer   *sealer
+	journal  *journal
 	prefetch *prefetcher // nil where asking for a key costs nothing
 	// creations counts the times that an application asked for a directory to become durable. A file created before the
 	// count moved may be one whose creation was promised to last, so its first header is synced before its data.
@@ -20,6 +22,7 @@ type engine struct {
 
 func (e *engine) start(v *Volume, o OpenOptions) {
 	e.buffers = newBuffers()
+	e.journal = newJournal(v, o)
 	e.sealer = newSealer(v, o.SealDelay)
 	if o.Prefetch {
 		e.prefetch = newPrefetcher(v)
@@ -33,7 +36,7 @@ func (e *engine) stop() error {
 	if e.prefetch != nil {
 		e.prefetch.close()
 	}
-	return e.sealer.close()
+	return errors.Join(e.sealer.close(), e.journal.close())
 }
 
 // NoteDirectorySync must be called before an application is told that a directory is durable.

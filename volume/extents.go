@@ -24,7 +24,10 @@ type extents struct {
 	holes        holeSet // blocks known to be holes; guarded by mu
 	holesUnknown bool    // there may be holes that holes does not list; guarded by mu
 
-	dirty atomic.Bool // data was written since the last sync
+	dirty atomic.Bool // data was written in place since the last sync
+	// unprotected: some of it has no record in the journal either. attributes: others than times were changed since the last
+	// sync. Where neither holds, a sync has nothing to do.
+	unprotected, attributes atomic.Bool
 }
 
 // span is a range of blocks [lo, hi) in use by one request.
@@ -208,11 +211,33 @@ func (e *extents) zeroPolicy() crypto.HolePolicy {
 	return crypto.HolesForbidden
 }
 
-func (e *extents) takeDirty() bool { return e.dirty.Swap(false) }
+// unsynced is what a sync of the backing file makes durable.
+type unsynced struct{ dirty, unprotected, attributes bool }
 
-func (e *extents) restoreDirty(was bool) {
-	if was {
+// needsSync reports whether there is anything that only a sync of the backing file makes durable.
+func (e *extents) needsSync(dataOnly bool) bool {
+	return e.unprotected.Load() || !dataOnly && e.attributes.Load()
+}
+
+// takeUnsynced is called before a sync: what is written from now on needs another one.
+func (e *extents) takeUnsynced(dataOnly bool) unsynced {
+	u := unsynced{dirty: e.dirty.Swap(false), unprotected: e.unprotected.Swap(false)}
+	if !dataOnly {
+		u.attributes = e.attributes.Swap(false)
+	}
+	return u
+}
+
+// restoreUnsynced is called after a sync that failed.
+func (e *extents) restoreUnsynced(u unsynced) {
+	if u.dirty {
 		e.dirty.Store(true)
+	}
+	if u.unprotected {
+		e.unprotected.Store(true)
+	}
+	if u.attributes {
+		e.attributes.Store(true)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/envfs/envfs/crypto"
 	"github.com/envfs/envfs/internal/backing"
@@ -36,14 +37,17 @@ type File struct {
 	spare int
 
 	life     sync.Mutex
-	refs     int  // guarded by life
-	closed   bool // guarded by life
-	queued   bool // waiting for the sealer; guarded by life
-	writable bool // fd allows writing; guarded by life
-	unlinked bool // no name is left, so that sealing is pointless; guarded by life
+	refs     int         // guarded by life
+	closed   bool        // guarded by life
+	queued   bool        // waiting for the sealer; guarded by life
+	writable bool        // fd allows writing; guarded by life
+	unlinked atomic.Bool // no name is left, so that sealing is pointless; changed with life held
 	changed  atomic.Bool
 	anySize  bool // a size that contradicts the seal is no error: the sealed one counts; set before the File is shared
 	kept     keptMtime
+	// promised: somebody was told, or may believe, that what the file holds is durable. born is when it was made, if not so.
+	promised atomic.Bool
+	born     time.Time
 	times    sync.Mutex // held while a change of times must not be torn by sealing, which restores them
 }
 
@@ -73,6 +77,7 @@ func (v *Volume) NewFile(fd int, key keyring.Fresh, ev FileEvents) (*File, error
 	f := v.newFile(fd, true, ev)
 	f.header.fresh = true
 	f.header.epoch = v.creations.Load()
+	f.born = time.Now()
 	if err := f.key.adopt(v, key); err != nil {
 		return nil, err
 	}
@@ -84,6 +89,7 @@ func (v *Volume) NewFile(fd int, key keyring.Fresh, ev FileEvents) (*File, error
 // and needs none. On an error fd stays the caller's.
 func (v *Volume) OpenFile(ctx context.Context, fd int, size int64, writable bool, ev FileEvents) (*File, error) {
 	f := v.newFile(fd, writable, ev)
+	f.promised.Store(true)
 	if err := f.load(ctx, size); err != nil {
 		return nil, err
 	}
@@ -95,6 +101,8 @@ func (v *Volume) newFile(fd int, writable bool, ev FileEvents) *File {
 	f.fd.Store(int64(fd))
 	f.key.onDisk = func() keyring.Wrapped { return v.wrappedIn(f.FD()) }
 	f.extents.init()
+	f.extents.unprotected.Store(true) // nothing is known of what happened before
+	f.extents.attributes.Store(true)
 	return f
 }
 
@@ -189,12 +197,20 @@ func (f *File) FD() int { return int(f.fd.Load()) }
 // Err returns why the key of this file may not be used any more, or nil.
 func (f *File) Err() error { return f.key.check() }
 
-// Sync makes what was written durable, without sealing: an fsync costs one fsync of the backing file.
+// Sync makes what was written durable, without sealing. What has records in the journal is durable already; for all else it
+// costs one sync of the backing file.
 func (f *File) Sync(dataOnly bool) error {
+	f.promised.Store(true)
 	f.header.noteSynced()
-	dirty := f.extents.takeDirty()
+	if err := f.v.journal.repair(); err != nil {
+		return err
+	}
+	if !f.extents.needsSync(dataOnly) {
+		return nil
+	}
+	was := f.extents.takeUnsynced(dataOnly)
 	if err := f.v.store.Sync(f.FD(), dataOnly); err != nil {
-		f.extents.restoreDirty(dirty)
+		f.extents.restoreUnsynced(was)
 		return err
 	}
 	return nil

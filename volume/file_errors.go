@@ -17,7 +17,7 @@ var (
 // service.
 func IsDamage(err error) bool {
 	for _, damage := range []error{
-		ErrOtherVolume, ErrSwappedKey, crypto.ErrUnsupported, ErrSizeMismatch, ErrShortFile,
+		ErrOtherVolume, ErrSwappedKey, crypto.ErrUnsupported, ErrSizeMismatch, ErrShortFile, ErrJournal,
 		crypto.ErrTruncatedHeader, crypto.ErrTornTail, crypto.ErrHeaderTampered, crypto.ErrNoSlot, crypto.ErrBadMagic,
 		crypto.ErrNewerVersion, crypto.ErrChecksum, crypto.ErrSlotSize, crypto.ErrForeignName, crypto.ErrMalformedSlot,
 		crypto.ErrPayloadSize, crypto.ErrForeignTarget, crypto.ErrValueTampered, errNameLost, errNameDamaged,

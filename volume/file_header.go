@@ -200,8 +200,7 @@ func (h *fileHeader) advance(state headerState, next nextSlot) {
 }
 
 // seal writes the header that vouches for the size, and gives the file back the times it had, because no application has
-// changed it. The data must be durable already. The caller makes sure that nobody changes the file; by closing it, or by
-// unlockHeader, it gives the lock of the header back.
+// changed it. The data must be durable already. The caller makes sure that nobody changes the file.
 func (f *File) seal() error {
 	h := &f.header
 	h.mu.Lock()
@@ -218,6 +217,7 @@ func (f *File) seal() error {
 	if err := f.lockHeader(); err != nil {
 		return err
 	}
+	defer f.unlockHeader() // closing the file would not do: the journal may have a descriptor for it
 	defer f.HoldTimes()()
 	var before, after unix.Stat_t
 	if err := f.v.store.Stat(f.FD(), &before); err != nil {

@@ -28,14 +28,15 @@ func (f *File) Release() {
 	if f.refs > 0 || f.closed {
 		return
 	}
-	if !f.unlinked {
+	if !f.unlinked.Load() {
 		f.restoreMtime()
 	}
-	if f.unlinked || f.header.get() != headerUnsealed || !f.writable {
+	if f.unlinked.Load() || f.header.get() != headerUnsealed || !f.writable {
 		f.closeLocked()
 		return
 	}
-	if f.extents.dirty.Load() {
+	// In a round of the sealer, what was written is about to be synced, not yet durable.
+	if f.queued || f.extents.dirty.Load() {
 		f.queueLocked()
 		return
 	}
@@ -65,7 +66,7 @@ func (f *File) queueLocked() {
 func (f *File) Unlinked() {
 	f.life.Lock()
 	defer f.life.Unlock()
-	f.unlinked = true
+	f.unlinked.Store(true)
 	if f.refs == 0 && !f.closed {
 		f.closeLocked()
 	}
@@ -75,7 +76,8 @@ func (f *File) Unlinked() {
 func (f *File) Linked() {
 	f.life.Lock()
 	defer f.life.Unlock()
-	f.unlinked = false
+	f.unlinked.Store(false)
+	f.extents.attributes.Store(true)
 }
 
 // sealQueued is the sealer's part of Release: it seals and closes the file if nobody has taken it up again. The data must
@@ -102,7 +104,8 @@ func (f *File) idle() bool {
 		f.queued = false
 		return false
 	}
-	f.extents.takeDirty()
+	f.promised.Store(true)
+	f.extents.takeUnsynced(true)
 	return true
 }
 
@@ -111,7 +114,7 @@ func (f *File) unsynced() {
 	f.life.Lock()
 	defer f.life.Unlock()
 	f.queued = false
-	f.extents.dirty.Store(true)
+	f.extents.restoreUnsynced(unsynced{dirty: true, unprotected: true})
 	if f.refs == 0 && !f.closed {
 		f.closeLocked()
 	}
@@ -129,6 +132,9 @@ func (f *File) sealAndCloseLocked() {
 
 func (f *File) closeLocked() {
 	f.closed = true
+	if f.unlinked.Load() || !f.extents.dirty.Load() {
+		f.v.journal.letGo(f.key.id)
+	}
 	err := f.v.store.Close(f.FD())
 	if f.spare >= 0 {
 		err = errors.Join(err, f.v.store.Close(f.spare))

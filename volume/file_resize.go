@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/envfs/envfs/crypto"
 	"golang.org/x/sys/unix"
@@ -22,6 +23,9 @@ func (f *File) Truncate(size int64) error {
 	s := f.extents.lockAll()
 	if err := f.resize(size, s.oldEOF); err != nil {
 		f.extents.unlock(s)
+		if begun(err) {
+			f.disown()
+		}
 		return err
 	}
 	f.extents.resized(s, size, blocksFor(s.oldEOF), blocksFor(size))
@@ -52,6 +56,9 @@ func (f *File) touch() error {
 // empty cuts the backing file to nothing, header included: an empty file needs none, and no state in between could be
 // mistaken for anything but the old file or the empty one.
 func (f *File) empty() error {
+	if err := f.v.journal.retire(f); err != nil {
+		return &unrecorded{err}
+	}
 	h := &f.header
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -65,10 +72,20 @@ func (f *File) empty() error {
 		return err
 	}
 	h.state.Store(int32(headerNone))
+	f.extents.unprotected.Store(true)
+	// What comes now is a new content, of which nobody was promised anything yet.
+	f.born = time.Now()
+	f.promised.Store(false)
 	return nil
 }
 
+// extend adds a hole, after a record of the old last block, which becomes longer.
 func (f *File) extend(size, eof int64) error {
+	if f.v.journal.touches(f.key.id, blocksFor(eof), wholeFile) {
+		if err := f.v.journal.retire(f); err != nil {
+			return &unrecorded{err}
+		}
+	}
 	last, err := f.keepLast(eof)
 	if err != nil {
 		return err
@@ -77,19 +94,19 @@ func (f *File) extend(size, eof int64) error {
 	if err = f.growLast(last, eof, size); err == nil {
 		err = f.v.store.Truncate(f.FD(), f.v.layout.CipherSize(size))
 	}
-	if err != nil {
+	if err != nil && begun(err) {
 		f.restoreLast(last, eof)
 	}
+	f.extents.unprotected.Store(true)
 	return err
 }
 
 // shrink stores the new last block at its new length and cuts the file behind it. If either fails, the block is stored again
 // as it was, because a file whose last block is shorter than its size says cannot be read there.
 func (f *File) shrink(size, eof int64) error {
-	backing := f.v.layout.CipherSize(size)
 	keep := size % crypto.BlockSize
 	if keep == 0 {
-		return f.v.store.Truncate(f.FD(), backing)
+		return f.cut(nil, size)
 	}
 	block := size / crypto.BlockSize
 	start := block * crypto.BlockSize
@@ -99,11 +116,8 @@ func (f *File) shrink(size, eof int64) error {
 	if _, err := f.read(content, start, eof); err != nil {
 		return err
 	}
-	err := f.storeBlock(content[:keep], block)
-	if err == nil {
-		err = f.v.store.Truncate(f.FD(), backing)
-	}
-	if err != nil {
+	err := f.cut(content[:keep], size)
+	if err != nil && begun(err) {
 		if rerr := f.storeBlock(content, block); rerr != nil {
 			f.v.log.Error("cannot restore a block after a failed truncation", "file_id", f.key.id, "block", block, "error", rerr)
 		}
@@ -168,7 +182,11 @@ func (f *File) ZeroRange(off, n int64, keepSize bool) error {
 			size = off + n
 		}
 	}
+	f.extents.unprotected.Store(true)
 	f.extents.resized(s, size, blocksFor(s.oldEOF), blocksFor(size))
+	if err != nil {
+		f.disown()
+	}
 	return err
 }
 
@@ -187,14 +205,20 @@ func (f *File) zero(off, end, eof int64) error {
 	if lo < hi {
 		// Noted first: if anything fails from here on, blocks of zeros must not look like damage.
 		f.extents.punched(lo, hi)
-		from := f.v.layout.BlockOffset(lo)
-		to := min(f.v.layout.BlockOffset(hi), f.v.layout.CipherSize(eof))
-		err := f.v.store.Fallocate(f.FD(), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, to-from)
-		if err != nil {
+		if err := f.makeHole(blockRange{lo, hi}, eof); err != nil {
 			return err
 		}
 	}
 	return f.zeroEdges(off, end, eof, lo, hi)
+}
+
+// punch gives the blocks of h back to the disk, in a backing file that reaches to size bytes on disk.
+func (v *Volume) punch(fd int, h blockRange, size int64) error {
+	from, to := v.layout.BlockOffset(h.lo), min(v.layout.BlockOffset(h.hi), size)
+	if from >= to {
+		return nil
+	}
+	return v.store.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, to-from)
 }
 
 // zeroEdges writes zeros into the blocks at either end of [off, end) that are covered only in part.
@@ -224,5 +248,5 @@ func (f *File) zeroWithin(from, to, size int64) error {
 		return f.touch()
 	}
 	clear(content[from-start : min(to-start, length)])
-	return f.storeBlock(content, block)
+	return f.rewriteBlock(content, block, size)
 }

@@ -21,6 +21,9 @@ type fileRig struct {
 	dir string
 	kr  keyring.Keyring
 	vol *Volume
+
+	safety      CrashSafety
+	journalSize int64
 }
 
 func newFileRig(t testing.TB) *fileRig {
@@ -40,16 +43,21 @@ func newFileRig(t testing.TB) *fileRig {
 
 func (r *fileRig) open(store *backing.Store) {
 	r.t.Helper()
+	if err := r.tryOpen(store); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *fileRig) tryOpen(store *backing.Store) (err error) {
+	r.t.Helper()
 	cfg, err := ReadConfig(r.dir)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.vol, err = Open(context.Background(), r.dir, cfg, r.kr, OpenOptions{
-		Arena: secret.NewArena(nil), Store: store, SealDelay: time.Hour,
+		Arena: secret.NewArena(nil), Store: store, SealDelay: time.Hour, CrashSafety: r.safety, journalSize: r.journalSize,
 	})
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	return err
 }
 
 func (r *fileRig) close() {

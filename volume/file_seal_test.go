@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -55,7 +56,8 @@ func (l *callLog) Before(c *backing.Call) error {
 	switch c.Op {
 	case backing.OpWrite, backing.OpSync, backing.OpSyncFS, backing.OpTruncate:
 		l.mu.Lock()
-		l.calls = append(l.calls, backing.Call{Op: c.Op, FD: c.FD, Offset: c.Offset, Size: c.Size})
+		name, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", c.FD))
+		l.calls = append(l.calls, backing.Call{Op: c.Op, FD: c.FD, Offset: c.Offset, Size: c.Size, Name: filepath.Base(name)})
 		l.mu.Unlock()
 	}
 	return nil
@@ -69,11 +71,17 @@ func (l *callLog) take() []backing.Call {
 	return calls
 }
 
-// kinds spells calls out: H a write into the header, D a write of data, S a sync of the file, F of the file system.
+// kinds spells calls out: H a write into the header, D a write of data, S a sync of the file, F of the file system, T a
+// truncation; J a write into the journal, C its sync. How the journal is made is left out.
 func kinds(calls []backing.Call) string {
 	var s []byte
 	for _, c := range calls {
 		switch {
+		case c.Name == journalTemp, c.Name == "cipher" && c.Op == backing.OpSync:
+		case c.Name == CrashJournal && c.Op == backing.OpSync:
+			s = append(s, 'C')
+		case c.Name == CrashJournal:
+			s = append(s, 'J')
 		case c.Op == backing.OpSync:
 			s = append(s, 'S')
 		case c.Op == backing.OpSyncFS:
@@ -125,7 +133,7 @@ func TestSealOrder(t *testing.T) {
 	}
 
 	f = r.load("f", true)
-	step("first write to a sealed file: unsealed and synced before data", "HSD", write(f, 4))
+	step("first write to a sealed file: unsealed and synced before data, and recorded", "HSJCD", write(f, 4))
 	if h := onDisk(t, r.path("f")); h.Flags&crypto.FlagSealed != 0 {
 		t.Errorf("header while it is written: %+v", h)
 	}
@@ -137,7 +145,7 @@ func TestSealOrder(t *testing.T) {
 	step("close of a synced file: sealed at once", "H", f.Release)
 
 	f = r.load("f", true)
-	step("truncate to nothing needs no header", "T", func() {
+	step("truncate to nothing needs no header, but takes records back", "JCT", func() {
 		if err := f.Truncate(0); err != nil {
 			t.Fatal(err)
 		}

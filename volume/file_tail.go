@@ -44,7 +44,7 @@ func (f *File) growLast(l lastBlock, eof, size int64) error {
 	}
 	block := eof / crypto.BlockSize
 	length := min(size, (block+1)*crypto.BlockSize) - block*crypto.BlockSize
-	return f.storeBlock((*l.buf)[:length], block)
+	return f.rewriteBlock((*l.buf)[:length], block, eof)
 }
 
 // restoreLast brings the backing file back to eof bytes, with the last block as it was. It is the way back from an error, so
@@ -53,9 +53,13 @@ func (f *File) restoreLast(l lastBlock, eof int64) {
 	if f.header.get() == headerNone {
 		return
 	}
-	err := f.v.store.Truncate(f.FD(), f.v.layout.CipherSize(eof))
-	if err == nil && l.content != nil {
-		err = f.storeBlock(l.content, eof/crypto.BlockSize)
+	err := f.cut(l.content, eof)
+	if err != nil && !begun(err) {
+		// Without a record it is better than not at all: in the size that the file has now, the block could not be read.
+		err = f.v.store.Truncate(f.FD(), f.v.layout.CipherSize(eof))
+		if err == nil && l.content != nil {
+			err = f.storeBlock(l.content, eof/crypto.BlockSize)
+		}
 	}
 	if err != nil {
 		f.v.log.Error("cannot bring a file back to its size after a failed write", "file_id", f.key.id, "size", eof, "error", err)

@@ -22,6 +22,9 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	defer w.release()
 	if err := w.write(); err != nil {
 		f.extents.failed(s, off, n, w.cutBack)
+		if w.begun {
+			f.disown()
+		}
 		return 0, err
 	}
 	f.extents.wrote(s, off, n)
@@ -43,7 +46,8 @@ type writer struct {
 	p   []byte
 	off int64
 
-	last lastBlock // what the old last block holds now, if this write makes it longer
+	last  lastBlock // what the old last block holds now, if this write makes it longer
+	begun bool      // something may have been written in place
 }
 
 func (w *writer) release() { w.f.dropLast(w.last) }
@@ -75,7 +79,12 @@ func (w *writer) padTail() (err error) {
 	if w.last, err = w.f.keepLast(w.s.oldEOF); err != nil {
 		return err
 	}
-	return w.f.growLast(w.last, w.s.oldEOF, w.off)
+	if w.last.content == nil {
+		return nil
+	}
+	err = w.f.growLast(w.last, w.s.oldEOF, w.off)
+	w.begun = w.begun || begun(err)
+	return err
 }
 
 // chunk writes the next blocks with one call below and returns how many bytes of p that took.
@@ -105,7 +114,9 @@ func (w *writer) chunk() (int, error) {
 		}
 		done += n
 	}
-	return done, w.f.store(sealed, w.f.v.layout.BlockOffset(first))
+	err := w.f.put(change{sealed: sealed, first: first, old: w.s.oldEOF, lo: w.off, hi: w.off + int64(done)})
+	w.begun = w.begun || begun(err)
+	return done, err
 }
 
 // run seals whole blocks.
@@ -145,9 +156,13 @@ func (w *writer) keepTail(content []byte, block int64) {
 }
 
 // cutBack undoes a growing write that failed: the file ends again where it did, and its last block is as long as it was.
-func (w *writer) cutBack(size int64) { w.f.restoreLast(w.last, size) }
+func (w *writer) cutBack(size int64) {
+	if w.begun {
+		w.f.restoreLast(w.last, size)
+	}
+}
 
-// storeBlock seals content as the given block and writes it in place.
+// storeBlock seals content as the given block and writes it in place, without a record.
 func (f *File) storeBlock(content []byte, block int64) error {
 	buf := f.v.buffers.chunk()
 	defer f.v.buffers.putChunk(buf)

@@ -42,16 +42,17 @@ func (v *Volume) Freeze(open func() []*File) (thaw func(), unsealed int, err err
 
 // syncAll makes the data of all files durable by one sync of the whole file system, which takes the names along.
 func (v *Volume) syncAll(files []*File) error {
-	dirty := make([]bool, len(files))
+	before := make([]unsynced, len(files))
 	for i, f := range files {
-		dirty[i] = f.extents.takeDirty()
+		f.promised.Store(true)
+		before[i] = f.extents.takeUnsynced(false)
 	}
 	err := v.store.SyncFS(int(v.root.Fd()))
 	if err == nil {
 		return nil
 	}
 	for i, f := range files {
-		f.extents.restoreDirty(dirty[i])
+		f.extents.restoreUnsynced(before[i])
 	}
 	return err
 }
@@ -60,13 +61,12 @@ func (v *Volume) syncAll(files []*File) error {
 func (f *File) sealOpen() error {
 	f.life.Lock()
 	defer f.life.Unlock()
-	if f.closed || f.unlinked || !f.writable || f.header.get() != headerUnsealed {
+	if f.closed || f.unlinked.Load() || !f.writable || f.header.get() != headerUnsealed {
 		return nil
 	}
 	f.restoreMtime()
 	if err := f.key.check(); err != nil {
 		return err
 	}
-	defer f.unlockHeader()
 	return f.seal()
 }

@@ -66,8 +66,8 @@ func TestFreezeOrder(t *testing.T) {
 
 	log.take()
 	write(open, 4)
-	if got := kinds(log.take()); got != "HSD" {
-		t.Errorf("the first write after it: calls %s; want the header first, and durably", got)
+	if got := kinds(log.take()); got != "HSJCD" {
+		t.Errorf("the first write after it: calls %s; want the header first, and durably, then the record", got)
 	}
 	if h := onDisk(t, r.path("open")); h.Flags&crypto.FlagSealed != 0 {
 		t.Errorf("still sealed: %+v", h)

@@ -17,22 +17,25 @@ import (
 // Volume is an open volume. It is safe for concurrent use; its fields do not
 // change between Open and Close.
 type Volume struct {
-	dir      string  // absolute path of the ciphertext directory, for messages
-	cfg      *Config // as it was at Open
-	layout   crypto.Layout
-	names    *crypto.NameCipher // nil: plaintext names
-	links    *crypto.LinkCipher
-	values   *crypto.ValueCipher
-	mac      *crypto.ConfigMAC
-	cache    *keyring.Cache
-	batcher  *keyring.Batcher // under cache
-	pool     *keyring.Pool    // nil: no file can be created
-	arena    *secret.Arena
-	log      *slog.Logger
-	readOnly bool
-	store    *backing.Store
-	lock     *os.File // holds the mount lock; nil if Unlocked
-	root     *os.File // the ciphertext directory as it was found by Open
+	dir    string  // absolute path of the ciphertext directory, for messages
+	cfg    *Config // as it was at Open
+	layout crypto.Layout
+	names  *crypto.NameCipher // nil: plaintext names
+	links  *crypto.LinkCipher
+	values *crypto.ValueCipher
+	mac    *crypto.ConfigMAC
+	// journalMAC belongs to the replay, then to the journal.
+	journalMAC *crypto.JournalMAC
+	cache      *keyring.Cache
+	batcher    *keyring.Batcher // under cache
+	pool       *keyring.Pool    // nil: no file can be created
+	arena      *secret.Arena
+	log        *slog.Logger
+	readOnly   bool
+	store      *backing.Store
+	lock       *os.File // holds the mount lock; nil if Unlocked
+	shared     bool     // the lock is shared with others that only read
+	root       *os.File // the ciphertext directory as it was found by Open
 
 	engine // what open files share
 }
@@ -56,6 +59,9 @@ type OpenOptions struct {
 	// SealDelay is how long a file that was written and closed waits to be
 	// sealed together with others; 0 means DefaultSealDelay.
 	SealDelay time.Duration
+	// CrashSafety says which blocks survive a crash while they are being overwritten.
+	CrashSafety CrashSafety
+	journalSize int64 // bytes of a new journal; 0: as CrashSafety needs it
 	// Prefetch gets the keys of files ahead of a program that opens them in
 	// directory order: for a key service at a distance.
 	Prefetch bool
@@ -64,7 +70,8 @@ type OpenOptions struct {
 // Open opens the volume in dir. cfg is what the caller chose the keyring by;
 // what counts is envfs.json as it stands after the lock was taken, which must
 // be of the same volume, and which Open authenticates with the volume key.
-// Errors: those of ReadConfig, ErrLocked, ErrForgedConfig, and the classes of
+// If the last mount did not come to its end, its journal is replayed first.
+// Errors: those of ReadConfig, ErrLocked, ErrForgedConfig, ErrJournal, ErrReplay, and the classes of
 // package keyring (keyring.ErrDenied among them for a wrong passphrase).
 func Open(ctx context.Context, dir string, cfg *Config, kr keyring.Keyring, o OpenOptions) (_ *Volume, err error) {
 	r, err := openRoot(o.Store, dir)
@@ -98,6 +105,9 @@ func Open(ctx context.Context, dir string, cfg *Config, kr keyring.Keyring, o Op
 	}
 	if err := v.unlock(ctx, kr); err != nil {
 		return nil, r.configError(err)
+	}
+	if err := v.bringUpToDate(); err != nil {
+		return nil, err
 	}
 	v.startKeys(kr, o)
 	return v, nil
@@ -146,6 +156,7 @@ func (v *Volume) useKey(key []byte) (err error) {
 	if v.links, err = crypto.NewLinkCipher(key); err != nil {
 		return err
 	}
+	v.journalMAC = crypto.NewJournalMAC(key)
 	v.values, err = crypto.NewValueCipher(key)
 	return err
 }

@@ -184,7 +184,7 @@ func (s *sealer) sealOne(f *File) error {
 	}
 	err := f.v.store.Sync(f.FD(), true)
 	if err != nil {
-		f.extents.dirty.Store(true)
+		f.extents.restoreUnsynced(unsynced{dirty: true, unprotected: true})
 	}
 	f.drop(err)
 	return err

@@ -46,6 +46,7 @@ type treeEntry struct {
 	name string // its stored name
 	rel  string // its path below the root
 	kind byte   // DT_REG, DT_DIR, …
+	ino  uint64 // its inode number as the directory says
 	// foreign: no volume key can have made the name.
 	foreign bool
 }
@@ -157,7 +158,7 @@ func (t *tree) entry(ctx context.Context, dir int, rel string, e walkEntry, insi
 		}
 		kind = kindOf(&st)
 	}
-	enter := t.visit(treeEntry{dir: dir, name: e.name, rel: rel, kind: kind, foreign: !couldBeStored(t.names, e.name)})
+	enter := t.visit(treeEntry{dir: dir, name: e.name, rel: rel, kind: kind, ino: e.ino, foreign: !couldBeStored(t.names, e.name)})
 	if enter && kind == unix.DT_DIR {
 		t.spawn(inside, func() { t.directory(ctx, dir, e.name, rel) })
 	}

@@ -13,10 +13,6 @@ import (
 	"github.com/envfs/envfs/internal/backing"
 )
 
-// CrashJournal is where a mount keeps, in the root of the ciphertext directory, what it needs to mend blocks that a power
-// cut has torn. A mount that ends well removes it.
-const CrashJournal = crypto.ReservedPrefix + "journal"
-
 // HasCrashJournal reports whether the ciphertext directory dir holds the journal of a mount: of one that is there, or of one
 // that did not end well, whose journal the next mount replays.
 func HasCrashJournal(dir string) (bool, error) {
@@ -179,6 +175,8 @@ func (w *verify) own(e treeEntry) {
 		return
 	case isTempName(e.name) && inRoot:
 		f.Reason = "left by a rewriting of " + ConfigName + " that was interrupted; the next one removes it"
+	case e.name == journalTemp && inRoot:
+		f.Reason = "left by the making of a journal that was interrupted; the next one removes it"
 	case e.name == CrashJournal && inRoot:
 		if w.inUse() {
 			return

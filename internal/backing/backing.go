@@ -111,6 +111,14 @@ func (s *Store) Reopen(fd int, flags int) (int, error) {
 	}
 }
 
+// Dup returns a second descriptor for the same open file, which lasts when fd is closed.
+func (s *Store) Dup(fd int) (int, error) {
+	if err := s.before(&Call{Op: OpOpen, FD: fd}); err != nil {
+		return -1, err
+	}
+	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+}
+
 // Close closes fd. Linux has released the descriptor even when it reports an error, so it is never repeated.
 func (s *Store) Close(fd int) error {
 	err := unix.Close(fd)
