@@ -122,13 +122,16 @@ func (s *Server) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.A
 			f.MtimeSet()
 		}
 	}
-	if err := s.setAttr(t, in); err != nil {
+	if err := s.setAttr(n, t, in); err != nil {
 		return statusOf(err)
 	}
 	return s.answerAttr(n, t, out)
 }
 
-func (s *Server) setAttr(t backing.Target, in *fuse.SetAttrIn) error {
+func (s *Server) setAttr(n *inode, t backing.Target, in *fuse.SetAttrIn) error {
+	if in.Valid&^attrsOfWriting != 0 {
+		defer n.noteAttributes()
+	}
 	uid, gid := -1, -1
 	if u, ok := in.GetUID(); ok {
 		uid = int(u)
@@ -146,11 +149,23 @@ func (s *Server) setAttr(t backing.Target, in *fuse.SetAttrIn) error {
 			return err
 		}
 	} else if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 || announcesChange(in) {
-		if err := s.killSetID(t, &in.Caller); err != nil {
+		if err := s.killSetID(n, t, &in.Caller); err != nil {
 			return err
 		}
 	}
 	return s.setTimes(t, in)
+}
+
+// attrsOfWriting are the attributes that change with the content: the size, and the modification time, which the kernel hands
+// over before each fsync(2) of what it has cached. What makes the content durable covers them.
+const attrsOfWriting = fuse.FATTR_SIZE | fuse.FATTR_MTIME | fuse.FATTR_CTIME | fuse.FATTR_FH | fuse.FATTR_LOCKOWNER |
+	fuse.FATTR_KILL_SUIDGID
+
+// noteAttributes must be called after attributes or names of n were changed: the next fsync(2) of it has to cover them.
+func (n *inode) noteAttributes() {
+	if f := n.file.Load(); f != nil {
+		f.NoteAttributes()
+	}
 }
 
 // announcesChange recognises the request without any attribute that the kernel sends before somebody changes the content of a
@@ -181,7 +196,7 @@ func timeOf(in *fuse.SetAttrIn, set, now uint32, sec uint64, nsec uint32) unix.T
 
 // killSetID clears the set-user-ID bit, and the set-group-ID bit where it means what it says (on a file that the group may
 // execute) or the caller is not of that group, as the kernel does after a write by somebody without privileges.
-func (s *Server) killSetID(t backing.Target, caller *fuse.Caller) error {
+func (s *Server) killSetID(n *inode, t backing.Target, caller *fuse.Caller) error {
 	var st unix.Stat_t
 	if err := s.store.StatTarget(t, &st); err != nil {
 		return err
@@ -193,6 +208,7 @@ func (s *Server) killSetID(t backing.Target, caller *fuse.Caller) error {
 	if mode == st.Mode || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil
 	}
+	defer n.noteAttributes()
 	return s.store.Chmod(t, mode&^unix.S_IFMT)
 }
 

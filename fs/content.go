@@ -51,7 +51,7 @@ func (s *Server) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (u
 		return 0, statusOf(err)
 	}
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
-		if err := s.killSetID(backing.Target{FD: f.FD()}, &in.Caller); err != nil {
+		if err := s.killSetID(n, backing.Target{FD: f.FD()}, &in.Caller); err != nil {
 			return 0, statusOf(err)
 		}
 	}
@@ -92,6 +92,9 @@ func (s *Server) dropCapabilities(n *inode, f *volume.File) {
 		return
 	}
 	err = s.store.Removexattr(backing.Target{FD: f.FD()}, stored)
+	if err == nil {
+		f.NoteAttributes()
+	}
 	if err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
 		s.log.Warn("cannot remove the capabilities of a file that is being written", "ciphertext", s.cipherPath(n), "error", err)
 	}

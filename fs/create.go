@@ -184,6 +184,7 @@ func (s *Server) link(n *inode, in *fuse.LinkIn, name string, out *fuse.EntryOut
 		return statusOf(err)
 	}
 	s.table.linked(n, p.link())
+	n.noteAttributes()
 	if f := n.file.Load(); f != nil {
 		f.Linked()
 	}

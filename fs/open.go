@@ -248,7 +248,7 @@ func (s *Server) empty(n *inode, f *volume.File, in *fuse.OpenIn) error {
 	if in.Mode&fuse.OPEN_KILL_SUIDGID == 0 {
 		return nil
 	}
-	return s.killSetID(backing.Target{FD: f.FD()}, &in.Caller)
+	return s.killSetID(n, backing.Target{FD: f.FD()}, &in.Caller)
 }
 
 // opened fills in the answer of a successful open. There is no handle: state is kept by inode.

@@ -180,6 +180,7 @@ func (s *Server) rename(from, to place, flags uint) error {
 	if flags&unix.RENAME_EXCHANGE != 0 {
 		if replaced.n != nil {
 			s.table.moved(replaced.n, to.link(), from.link())
+			replaced.n.noteAttributes()
 		}
 	} else {
 		replaced.gone(to.link())
@@ -187,6 +188,7 @@ func (s *Server) rename(from, to place, flags uint) error {
 	}
 	if moving != nil {
 		s.table.moved(moving, from.link(), to.link())
+		moving.noteAttributes()
 	}
 	return nil
 }

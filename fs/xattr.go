@@ -149,8 +149,9 @@ func (s *Server) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, attr string) 
 	return statusOf(err)
 }
 
-// attrChanged drops what is remembered of the attribute.
+// attrChanged is called after an attribute was changed. It drops what is remembered of it.
 func (s *Server) attrChanged(n *inode, attr string) {
+	n.noteAttributes()
 	switch attr {
 	case aclDefault:
 		if n.dir != nil {

@@ -153,19 +153,25 @@ func (e *extents) wrote(s *span, off, n int64) {
 	e.release(s)
 }
 
-// failed gives back the span of a write of [off, off+n) that failed. If nobody has built on the size that the write
-// announced, cut is called, with the lock held, to bring the backing file back to the size that the file had before;
-// otherwise what was not written has become a hole.
-func (e *extents) failed(s *span, off, n int64, cut func(size int64)) {
+// failedWrite brings a backing file into order after a write that failed. Its methods are called with the lock held.
+type failedWrite interface {
+	cutBack(size int64) // bring the file back to the size that it had before
+	pad()               // others have built on the new size: make the block whole in which the file ended before
+}
+
+// failed gives back the span of a write w of [off, off+n) that failed. If nobody has built on the size that it announced, the
+// file becomes as long as it was; otherwise what was not written has become a hole.
+func (e *extents) failed(s *span, off, n int64, w failedWrite) {
 	e.dirty.Store(true)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
 	case s.newEOF == s.oldEOF: // an overwrite: nothing has moved
 	case e.eof == s.newEOF:
-		cut(s.oldEOF)
+		w.cutBack(s.oldEOF)
 		e.eof = s.oldEOF
 	default:
+		w.pad()
 		e.holes.add(blocksFor(s.oldEOF), blocksFor(off+n))
 	}
 	e.release(s)

@@ -75,6 +75,17 @@ func (f *File) recorded(c *change) (r ranges) {
 	return r
 }
 
+// prepareWrite makes sure that there is a journal if a write of [off, off+n) may need a record. Once such a write has made the
+// file longer, others build on that, and it had better not fail.
+func (f *File) prepareWrite(off, n int64) error {
+	size := f.extents.size()
+	inPart := off%crypto.BlockSize != 0 || (off+n)%crypto.BlockSize != 0
+	if !inPart && (size%crypto.BlockSize == 0 || off+n < size) || off >= size && size%crypto.BlockSize == 0 || !f.precious() {
+		return nil
+	}
+	return f.v.journal.prepare()
+}
+
 // precious reports whether a crash must not cost what the file holds. A file that was made lately and that nobody has synced,
 // or that has no name, may be lost as a whole.
 func (f *File) precious() bool {

@@ -17,11 +17,14 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	n := int64(len(p))
+	if err := f.prepareWrite(off, n); err != nil {
+		return 0, err
+	}
 	s := f.extents.lockWrite(off, n)
 	w := writer{f: f, s: s, p: p, off: off}
 	defer w.release()
 	if err := w.write(); err != nil {
-		f.extents.failed(s, off, n, w.cutBack)
+		f.extents.failed(s, off, n, &w)
 		if w.begun {
 			f.disown()
 		}
@@ -160,6 +163,18 @@ func (w *writer) cutBack(size int64) {
 	if w.begun {
 		w.f.restoreLast(w.last, size)
 	}
+}
+
+// pad makes the old last block of a growing write that failed as long as it has to be because others have built on the size
+// that the write announced. If anything was written, that block was, as the first one.
+func (w *writer) pad() {
+	if w.begun || w.last.content == nil {
+		return
+	}
+	if err := w.f.storeBlock(*w.last.buf, w.s.oldEOF/crypto.BlockSize); err != nil {
+		w.f.v.log.Error("cannot make a block whole after a failed write", "file_id", w.f.key.id, "error", err)
+	}
+	w.begun = true
 }
 
 // storeBlock seals content as the given block and writes it in place, without a record.

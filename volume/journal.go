@@ -56,6 +56,7 @@ type journal struct {
 	size   int64 // of a new journal in bytes
 
 	entries atomic.Int32 // len(files), for a look without the lock
+	ready   atomic.Bool  // fd is there; changed with mu held
 	failed  atomic.Bool  // what the journal holds is not known any more; changed with mu held
 
 	mu      sync.Mutex
@@ -195,6 +196,23 @@ func (j *journal) leave(file *journaled) {
 	if file.busy == 0 {
 		j.changed.Broadcast()
 	}
+}
+
+// prepare makes the journal if there is none. A caller that is about to need it asks before it announces what it is going to
+// do, because a full disk may have no room for one.
+func (j *journal) prepare() error {
+	if j.ready.Load() {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.fd >= 0 || j.closed {
+		return nil
+	}
+	if err := j.create(); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
 }
 
 // admit waits until records of f with need bytes may be written, makes room for them if there is none, and returns the file.

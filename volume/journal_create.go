@@ -35,6 +35,7 @@ func (j *journal) create() error {
 		return errors.Join(err, j.store.Close(fd), j.removeTemp())
 	}
 	j.fd, j.header = fd, header
+	j.ready.Store(true)
 	j.sequence, j.tail, j.durable = 0, journalRecords, journalRecords
 	return nil
 }

@@ -158,7 +158,7 @@ func powerCuts(t *testing.T, seed uint64, safety CrashSafety) {
 	rnd := rand.New(rand.NewPCG(seed, 7))
 	r := newFileRig(t)
 	defer r.close()
-	r.safety, r.journalSize = safety, 160<<10 // so small that it is full every now and then
+	r.safety, r.journalSize = safety, 80<<10 // so small that it is full every now and then
 	if safety == SafeFull {
 		r.journalSize = 2 << 20
 	}

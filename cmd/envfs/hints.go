@@ -74,6 +74,8 @@ func hints() []hintRow {
 		{volume.ErrNotVolume, "make it one: envfs init PATH; or name the directory that holds envfs.json"},
 		{volume.ErrForgedConfig, "somebody changed envfs.json: restore it from a backup"},
 		{volume.ErrDamagedConfig, "restore envfs.json from a backup; it changes only with the passphrase or the key"},
+		{volume.ErrJournal, "restore envfs.journal, or put it aside: mv PATH/envfs.journal PATH/envfs.journal.bad; blocks that were being written when the last mount ended may then be unreadable"},
+		{volume.ErrReplay, "nothing is lost: remove the cause (a full disk?) and mount again"},
 		{volume.ErrExists, "mount it: envfs mount PATH MOUNTPOINT; or choose another directory"},
 		{volume.ErrNotEmpty, "choose an empty directory; with --adopt, what is there stays, untouched and hidden from the mount"},
 		{volume.ErrLocked, "unmount it there first; several mounts are possible if all of them are read-only (-o ro)"},

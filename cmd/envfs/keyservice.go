@@ -66,6 +66,9 @@ func (r *mountRequest) openOptions(cfg *volume.Config, arena *secret.Arena, log 
 		Pool:  keyring.PoolOptions{Size: s.PoolSize, LowWater: s.PoolLowWater, Log: log},
 		Cache: keyring.CacheOptions{TTL: -1, Inline: true},
 	}
+	if r.Safety == crashSafetyFull {
+		o.CrashSafety = volume.SafeFull
+	}
 	if cfg.Keyring.Type == volume.KeyringVault {
 		o.Prefetch = true
 		o.Cache = keyring.CacheOptions{TTL: s.KeyTTL, Grace: s.OutageGrace}

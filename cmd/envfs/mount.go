@@ -75,6 +75,12 @@ const (
 	xattrOff = "off"
 )
 
+// The modes of --crash-safety.
+const (
+	crashSafetyBlocks = "blocks"
+	crashSafetyFull   = "full"
+)
+
 // mountRequest is a mount as a command line describes it, in a form that can
 // be handed to a daemon. It holds no secret.
 type mountRequest struct {
@@ -84,6 +90,7 @@ type mountRequest struct {
 	Options    mountopt.Options
 	Cache      string        // cacheWriteback or cacheWritethrough
 	Xattr      string        // xattrOn or xattrOff
+	Safety     string        // crashSafetyBlocks or crashSafetyFull
 	Idle       time.Duration // 0 = never
 	Service    serviceSettings
 	Audit      auditSettings
@@ -136,6 +143,8 @@ func (m *mountCommand) addFlags(flags *pflag.FlagSet) {
 		"when writes reach the ciphertext: as the kernel likes, or before write returns")
 	flags.Var(newChoice(&m.request.Xattr, xattrOn, xattrOn, xattrOff), "xattr",
 		"extended attributes and ACLs; without them ls -l asks for nothing, and what is stored stays")
+	flags.Var(newChoice(&m.request.Safety, crashSafetyBlocks, crashSafetyBlocks, crashSafetyFull), "crash-safety",
+		"what a power cut must leave old or new while it is overwritten: blocks written in part, or all")
 	flags.DurationVar(&m.request.Idle, "idle", 0, "unmount after `DURATION` without use (such as 30m; default: never)")
 	m.request.Service.addFlags(flags)
 	m.request.Audit.addFlags(flags)

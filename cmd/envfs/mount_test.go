@@ -35,7 +35,7 @@ func parseMount(args ...string) (mountRequest, error) {
 
 func TestMountRequest(t *testing.T) {
 	t.Chdir("/")
-	plain := mountRequest{Cache: "writeback", Xattr: "on", Service: defaultServiceSettings(), Log: logSettings{Format: "text"}}
+	plain := mountRequest{Cache: "writeback", Xattr: "on", Safety: "blocks", Service: defaultServiceSettings(), Log: logSettings{Format: "text"}}
 	tests := []struct {
 		args   string
 		change func(r *mountRequest)
@@ -43,6 +43,8 @@ func TestMountRequest(t *testing.T) {
 		{"", func(*mountRequest) {}},
 		{"-o ro,noatime", func(r *mountRequest) { r.Options = mountopt.Options{ReadOnly: true, NoAtime: true} }},
 		{"-o ro -o rw", func(*mountRequest) {}},
+		{"--crash-safety=full", func(r *mountRequest) { r.Safety = "full" }},
+		{"-o crash-safety=full", func(r *mountRequest) { r.Safety = "full" }},
 		{"--cache=writethrough", func(r *mountRequest) { r.Cache = "writethrough" }},
 		{"-o cache=writethrough", func(r *mountRequest) { r.Cache = "writethrough" }},
 		{"--xattr=off", func(r *mountRequest) { r.Xattr = "off" }},
@@ -84,6 +86,7 @@ func TestMountRequestRefused(t *testing.T) {
 		"-o idle=x":                        `mount option "idle"`,
 		"-o foreground":                    `"foreground": not known`,
 		"-o options=ro":                    `"options": not known`,
+		"--crash-safety some":              "blocks|full",
 		"--cache sometimes":                "writeback|writethrough",
 		"-o cache=sometimes":               "writeback|writethrough",
 		"--transit-key a -o transit-key=b": "given twice",
