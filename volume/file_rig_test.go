@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -24,11 +25,13 @@ type fileRig struct {
 
 	safety      CrashSafety
 	journalSize int64
+	readOnly    bool
+	log         *slog.Logger
 }
 
 func newFileRig(t testing.TB) *fileRig {
 	t.Helper()
-	r := &fileRig{t: t, dir: filepath.Join(t.TempDir(), "cipher"), kr: keyringtest.NewFake(secret.NewArena(nil))}
+	r := &fileRig{t: t, journalSize: 256 << 10, dir: filepath.Join(t.TempDir(), "cipher"), kr: keyringtest.NewFake(secret.NewArena(nil))}
 	_, err := Init(t.Context(), r.dir, InitOptions{
 		Keyring: r.kr, Arena: secret.NewArena(nil),
 		Ref: KeyringRef{Type: "vault", Vault: &VaultRef{Mount: "transit", Key: "test"}},
@@ -56,6 +59,7 @@ func (r *fileRig) tryOpen(store *backing.Store) (err error) {
 	}
 	r.vol, err = Open(context.Background(), r.dir, cfg, r.kr, OpenOptions{
 		Arena: secret.NewArena(nil), Store: store, SealDelay: time.Hour, CrashSafety: r.safety, journalSize: r.journalSize,
+		ReadOnly: r.readOnly, Log: r.log,
 	})
 	return err
 }

@@ -19,7 +19,7 @@ func (r *replay) redoFiles() error {
 		inodes[f.inode] = true
 	}
 	var mu sync.Mutex // the walk visits several entries at a time
-	var errs []error
+	var failed, unseen []error
 	t := &tree{store: r.v.store, names: r.v.cfg.Names}
 	t.visit = func(e treeEntry) bool {
 		if e.kind != unix.DT_REG {
@@ -30,50 +30,52 @@ func (r *replay) redoFiles() error {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if err := r.redoEntry(e); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", e.rel, err))
+		file, err := r.match(e)
+		if err != nil {
+			unseen = append(unseen, fmt.Errorf("%s: %w", e.rel, err))
+		} else if file != nil {
+			if err := r.apply(e, file); err != nil {
+				failed = append(failed, fmt.Errorf("%s: %w", e.rel, err))
+			}
 		}
 		return false
 	}
 	t.failed = func(rel string, err error) {
 		mu.Lock()
 		defer mu.Unlock()
-		errs = append(errs, err)
+		unseen = append(unseen, err)
 	}
 	if err := t.walk(context.Background(), r.v.Root(), ""); err != nil {
 		return err
 	}
-	if len(r.files) == 0 {
-		return nil // what could not be looked at is none of them
+	if len(r.files) > 0 { // else what could not be looked at is none of them
+		failed = append(failed, unseen...)
 	}
-	return errors.Join(errs...)
+	return errors.Join(failed...)
 }
 
-// redoEntry does what is to be done for the file that is called so: mostly nothing.
-func (r *replay) redoEntry(e treeEntry) (err error) {
+// match returns what is to be done for the file that is called so: mostly nil.
+func (r *replay) match(e treeEntry) (file *redo, err error) {
 	flags := unix.O_RDONLY | unix.O_NOATIME
 	fd, err := withoutNoAtime(flags, func(flags int) (int, error) { return openPrivate(r.v.store, e, flags) })
 	if backing.IsNotExist(err) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.v.store.Close(fd)) }()
 	var st unix.Stat_t
-	if err := r.v.store.Stat(fd, &st); err != nil {
-		return err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil
+	if err := r.v.store.Stat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, err
 	}
 	id, open, err := r.identify(fd)
-	file := r.files[id]
+	file = r.files[id]
 	if err != nil || file == nil || !open || !r.isMeant(file, &st) {
-		return err
+		return nil, err
 	}
 	delete(r.files, id) // hard links lead to the same
-	return r.apply(e, file)
+	return file, nil
 }
 
 // identify returns the file ID in the header of a file. open is false if there is none, or if the file was sealed: then all

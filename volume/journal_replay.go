@@ -74,9 +74,10 @@ func (v *Volume) takeLock(r *root, readOnly bool) (err error) {
 	}
 	v.lock, err = r.lock(true)
 	if readOnly && errors.Is(err, ErrLocked) {
-		v.lock, err = r.lock(false)
-		v.shared = true
-		v.warnStale("other mounts are reading it")
+		if v.lock, err = r.lock(false); err == nil {
+			v.shared = true
+			v.warnStale("other mounts are reading it")
+		}
 	}
 	return err
 }

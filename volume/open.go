@@ -91,7 +91,7 @@ func Open(ctx context.Context, dir string, cfg *Config, kr keyring.Keyring, o Op
 		}
 	}()
 	if !o.Unlocked {
-		if v.lock, err = r.lock(!o.ReadOnly); err != nil {
+		if err := v.takeLock(r, o.ReadOnly); err != nil {
 			return nil, err
 		}
 	}
