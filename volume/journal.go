@@ -107,9 +107,6 @@ func newJournal(v *Volume, o OpenOptions) *journal {
 	return j
 }
 
-// holds reports whether a file has records that count.
-func (j *journal) holds(id crypto.ID) bool { return j.touches(id, 0, math.MaxInt64) }
-
 // touches reports whether one of the blocks [lo, hi) of a file has a record that counts. The caller owns the blocks, so the
 // answer cannot become true behind its back.
 func (j *journal) touches(id crypto.ID, lo, hi int64) bool {
