@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -71,10 +70,7 @@ func (s *sweep) Before(c *backing.Call) error {
 
 // note remembers what was struck, with the name of the file. The caller holds mu.
 func (s *sweep) note(c *backing.Call) {
-	s.hit = &backing.Call{Op: c.Op, Offset: c.Offset, Size: c.Size}
-	if path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", c.FD)); err == nil {
-		s.hit.Name = filepath.Base(path)
-	}
+	s.hit = &backing.Call{Op: c.Op, Offset: c.Offset, Size: c.Size, Name: nameBehind(c.FD)}
 }
 
 // struck returns what was struck, or nil, and whether it was now or earlier.

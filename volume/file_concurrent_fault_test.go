@@ -41,7 +41,7 @@ func TestFailedGrowthUnderAnother(t *testing.T) {
 				done := make(chan error, 1)
 				full := false
 				r.reopen(&backing.Store{Hook: hookFunc(func(call *backing.Call) error {
-					if call.Op != backing.OpWrite {
+					if call.Op != backing.OpWrite || nameBehind(call.FD) != "f" {
 						return nil
 					}
 					if full { // the disk is, where the first write goes

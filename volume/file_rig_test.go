@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -176,4 +177,13 @@ func (r *fileRig) change(name string, change func(b []byte) []byte) {
 	if err := os.WriteFile(r.path(name), change(b), 0o600); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// nameBehind returns the name of the file that fd leads to, "" if it has none.
+func nameBehind(fd int) string {
+	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(path)
 }

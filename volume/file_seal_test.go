@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -56,8 +55,7 @@ func (l *callLog) Before(c *backing.Call) error {
 	switch c.Op {
 	case backing.OpWrite, backing.OpSync, backing.OpSyncFS, backing.OpTruncate:
 		l.mu.Lock()
-		name, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", c.FD))
-		l.calls = append(l.calls, backing.Call{Op: c.Op, FD: c.FD, Offset: c.Offset, Size: c.Size, Name: filepath.Base(name)})
+		l.calls = append(l.calls, backing.Call{Op: c.Op, FD: c.FD, Offset: c.Offset, Size: c.Size, Name: nameBehind(c.FD)})
 		l.mu.Unlock()
 	}
 	return nil

@@ -144,7 +144,7 @@ func crashStep(rnd *rand.Rand, f *File, m *crashModel, safety CrashSafety) error
 func TestPowerCuts(t *testing.T) {
 	for _, safety := range []CrashSafety{SafeBlocks, SafeFull} {
 		t.Run(fmt.Sprint(safety), func(t *testing.T) {
-			for seed := range uint64(150) {
+			for seed := range powerCutSeeds() {
 				powerCuts(t, seed, safety)
 				if t.Failed() {
 					return
@@ -152,6 +152,14 @@ func TestPowerCuts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// powerCutSeeds is how many series of cuts are tried in each mode.
+func powerCutSeeds() uint64 {
+	if soaking() {
+		return 1500
+	}
+	return 40
 }
 
 func powerCuts(t *testing.T, seed uint64, safety CrashSafety) {

@@ -173,7 +173,7 @@ func TestSyncedSurvives(t *testing.T) {
 				if got := r.content("f"); !bytes.Equal(got, want) {
 					t.Errorf("%d bytes are left of %d, or others", len(got), len(want))
 				}
-				if _, err := os.Stat(r.path(JournalName)); !errors.Is(err, os.ErrNotExist) {
+				if _, err := os.Stat(r.path(CrashJournal)); !errors.Is(err, os.ErrNotExist) {
 					t.Errorf("the journal is still there: %v", err)
 				}
 			})
@@ -251,11 +251,11 @@ func TestCleanEnd(t *testing.T) {
 	if got := r.vol.journal.open; got != 1 {
 		t.Errorf("%d files are open in the journal, want 1", got)
 	}
-	if _, err := os.Stat(r.path(JournalName)); err != nil {
+	if _, err := os.Stat(r.path(CrashJournal)); err != nil {
 		t.Error(err)
 	}
 	r.close()
-	if _, err := os.Stat(r.path(JournalName)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(r.path(CrashJournal)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the journal is still there: %v", err)
 	}
 }
@@ -382,7 +382,7 @@ func TestCopiedVolume(t *testing.T) {
 func TestReadOnlyReplay(t *testing.T) {
 	r, want := crashed(t)
 	r.readOnly = true
-	journal, err := os.ReadFile(r.path(JournalName))
+	journal, err := os.ReadFile(r.path(CrashJournal))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -390,7 +390,7 @@ func TestReadOnlyReplay(t *testing.T) {
 	if !bytes.Equal(r.content("f"), want) {
 		t.Error("a read-only mount does not find what was synced")
 	}
-	if err := os.WriteFile(r.path(JournalName), journal, 0o600); err != nil {
+	if err := os.WriteFile(r.path(CrashJournal), journal, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	first := r.vol
@@ -407,7 +407,7 @@ func TestReadOnlyReplay(t *testing.T) {
 // TestForgedJournal: a journal that is not ours is refused and left alone; from a record that is not ours on, it counts for nothing.
 func TestForgedJournal(t *testing.T) {
 	other, _ := crashed(t)
-	foreign, err := os.ReadFile(other.path(JournalName))
+	foreign, err := os.ReadFile(other.path(CrashJournal))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -429,13 +429,13 @@ func TestForgedJournal(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, want := crashed(t)
-			r.change(JournalName, c.forge)
+			r.change(CrashJournal, c.forge)
 			err := r.tryOpen(&backing.Store{})
 			if c.refused {
 				if !errors.Is(err, ErrJournal) || !IsDamage(err) {
 					t.Errorf("error %v", err)
 				}
-				if _, err := os.Stat(r.path(JournalName)); err != nil {
+				if _, err := os.Stat(r.path(CrashJournal)); err != nil {
 					t.Error(err)
 				}
 				return
@@ -468,7 +468,7 @@ func (h *journalFaults) Before(c *backing.Call) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	name, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", c.FD))
-	if c.Op == h.op && strings.HasPrefix(filepath.Base(name), JournalName) {
+	if c.Op == h.op && strings.HasPrefix(filepath.Base(name), CrashJournal) {
 		return h.err
 	}
 	return nil
