@@ -91,9 +91,15 @@ func (r *rig) init(o volume.InitOptions) {
 
 func (r *rig) mount() {
 	r.t.Helper()
+	if err := r.tryMount(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) tryMount() error {
 	cfg, err := volume.ReadConfig(r.cipher)
 	if err != nil {
-		r.t.Fatal(err)
+		return err
 	}
 	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	r.open.ReadOnly, r.open.Arena, r.open.Log = r.opts.ReadOnly, secret.NewArena(nil), log
@@ -103,7 +109,7 @@ func (r *rig) mount() {
 		return !errors.Is(err, volume.ErrLocked)
 	})
 	if err != nil {
-		r.t.Fatal(err)
+		return err
 	}
 	r.opts.Log = log
 	r.opts.FsName = r.cipher
@@ -112,8 +118,9 @@ func (r *rig) mount() {
 		r.opts.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	if r.server, err = Mount(r.vol, r.dir, r.opts); err != nil {
-		r.t.Fatal(err)
+		return errors.Join(err, r.vol.Close())
 	}
+	return nil
 }
 
 // unmount unmounts and closes the volume, after which every file is sealed.

@@ -26,6 +26,7 @@ var arrows = []struct{ importer, imported string }{
 	{`keyring/local`, `keyring|internal/secret|crypto`}, // crypto: the same cipher for its KEK
 	{`keyring`, `internal/secret`},
 	{`crypto`, `internal/secret`},
+	{`internal/backing/powercut`, `internal/backing`},
 	{`integration/.*`, `integration/.*|keyring/vault/vaulttest`},
 }
 
@@ -95,7 +96,7 @@ func TestArrows(t *testing.T) {
 			}
 		}
 		for _, dep := range p.Deps {
-			if fits(`.*/keyringtest|.*/vaulttest|github.com/hashicorp/vault/(vault|sdk)(/.*)?`, dep) &&
+			if fits(`.*/keyringtest|.*/vaulttest|.*/powercut|github.com/hashicorp/vault/(vault|sdk)(/.*)?`, dep) &&
 				!fits(`.*test|integration(/.*)?`, importer) {
 				t.Errorf("%s depends on %s", importer, dep)
 			}

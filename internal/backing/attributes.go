@@ -32,9 +32,14 @@ func (s *Store) StatTarget(t Target, st *unix.Stat_t) error {
 
 // Chmod sets the permission bits.
 func (s *Store) Chmod(t Target, mode uint32) error {
-	if err := s.before(t.call(OpSetattr, int(mode))); err != nil {
+	c := t.call(OpSetattr, int(mode))
+	if err := s.before(c); err != nil {
 		return err
 	}
+	return s.after(c, s.chmod(t, mode))
+}
+
+func (s *Store) chmod(t Target, mode uint32) error {
 	if t.Name == "" {
 		return retry(func() error { return unix.Fchmodat(unix.AT_FDCWD, procPath(t.FD), mode, 0) })
 	}
@@ -61,23 +66,29 @@ func (s *Store) chmodByDescriptor(t Target, mode uint32) error {
 
 // Chown sets owner and group; -1 keeps one.
 func (s *Store) Chown(t Target, uid, gid int) error {
-	if err := s.before(t.call(OpSetattr, 0)); err != nil {
+	c := t.call(OpSetattr, 0)
+	if err := s.before(c); err != nil {
 		return err
 	}
-	return retry(func() error {
+	return s.after(c, retry(func() error {
 		if t.Name == "" {
 			return unix.Fchownat(t.FD, "", uid, gid, unix.AT_EMPTY_PATH)
 		}
 		return unix.Fchownat(t.FD, t.Name, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
-	})
+	}))
 }
 
 // SetTimes sets access and modification time, to the nanosecond; UTIME_OMIT and UTIME_NOW work as in utimensat(2).
 func (s *Store) SetTimes(t Target, atime, mtime unix.Timespec) error {
-	if err := s.before(t.call(OpSetattr, 0)); err != nil {
+	c := t.call(OpSetattr, 0)
+	if err := s.before(c); err != nil {
 		return err
 	}
 	times := []unix.Timespec{atime, mtime}
+	return s.after(c, setTimes(t, times))
+}
+
+func setTimes(t Target, times []unix.Timespec) error {
 	if t.Name != "" {
 		return retry(func() error { return unix.UtimesNanoAt(t.FD, t.Name, times, unix.AT_SYMLINK_NOFOLLOW) })
 	}
@@ -133,30 +144,32 @@ func (s *Store) Listxattr(t Target, dest []byte) (n int, err error) {
 
 // Setxattr sets an extended attribute; flags are XATTR_CREATE, XATTR_REPLACE or 0.
 func (s *Store) Setxattr(t Target, attr string, value []byte, flags int) error {
-	if err := s.before(t.call(OpXattr, flags)); err != nil {
+	c := t.call(OpXattr, flags)
+	if err := s.before(c); err != nil {
 		return err
 	}
 	path, follow := t.path()
-	return retry(func() error {
+	return s.after(c, retry(func() error {
 		if follow {
 			return unix.Setxattr(path, attr, value, flags)
 		}
 		return unix.Lsetxattr(path, attr, value, flags)
-	})
+	}))
 }
 
 // Removexattr removes an extended attribute.
 func (s *Store) Removexattr(t Target, attr string) error {
-	if err := s.before(t.call(OpXattr, 0)); err != nil {
+	c := t.call(OpXattr, 0)
+	if err := s.before(c); err != nil {
 		return err
 	}
 	path, follow := t.path()
-	return retry(func() error {
+	return s.after(c, retry(func() error {
 		if follow {
 			return unix.Removexattr(path, attr)
 		}
 		return unix.Lremovexattr(path, attr)
-	})
+	}))
 }
 
 // Statx is statx(2) with the given flags (AT_STATX_…) and mask.

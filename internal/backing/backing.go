@@ -42,7 +42,7 @@ const (
 )
 
 // Call describes a call that is about to happen. FD is the file, or the directory that Name is in; FD2 and Name2 are the
-// target of a rename or link. Data is only lent: a Hook that keeps it must copy it.
+// target of a rename or link. Data is only lent: a Hook that keeps it must copy it. For OpSync, Flags is DataOnly or 0.
 type Call struct {
 	Op     Op
 	FD     int
@@ -53,13 +53,24 @@ type Call struct {
 	Size   int64
 	Flags  int
 	Data   []byte
+	Opened int // for an Observer, after OpOpen: the new descriptor
 }
+
+// DataOnly is the flag of an OpSync that is an fdatasync(2).
+const DataOnly = 1
 
 // Hook sees each call before it is made. An error is returned to the caller in place of making the call.
 // For OpRead and OpWrite it may lower c.Size: the disk then moves no more than that at first, which ends a write (there is
 // no room for the rest) and lets a read go on behind it.
 type Hook interface {
 	Before(c *Call) error
+}
+
+// Observer is a Hook that is also told how each call has ended that may change or sync something, and each open. After follows
+// each such Before that returned no error, in the same goroutine.
+type Observer interface {
+	Hook
+	After(c *Call, err error)
 }
 
 // Store makes the calls. The zero Store is ready for use. It is safe for concurrent use.
@@ -76,6 +87,14 @@ func (s *Store) before(c *Call) error {
 	return s.Hook.Before(c)
 }
 
+// after passes err on.
+func (s *Store) after(c *Call, err error) error {
+	if o, ok := s.Hook.(Observer); ok {
+		o.After(c, err)
+	}
+	return err
+}
+
 // retry repeats f while it is interrupted by a signal.
 func retry(f func() error) error {
 	for {
@@ -87,28 +106,25 @@ func retry(f func() error) error {
 
 // Open opens name in the directory dir. O_NOFOLLOW and O_CLOEXEC are always set; name "." opens dir itself anew.
 func (s *Store) Open(dir int, name string, flags int, mode uint32) (int, error) {
-	if err := s.before(&Call{Op: OpOpen, FD: dir, Name: name, Flags: flags}); err != nil {
+	return s.open(&Call{Op: OpOpen, FD: dir, Name: name, Flags: flags}, func() (int, error) {
+		return unix.Openat(dir, name, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, mode)
+	})
+}
+
+func (s *Store) open(c *Call, f func() (int, error)) (fd int, err error) {
+	if err := s.before(c); err != nil {
 		return -1, err
 	}
-	for {
-		fd, err := unix.Openat(dir, name, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, mode)
-		if err != unix.EINTR {
-			return fd, err
-		}
-	}
+	err = retry(func() error { fd, err = f(); return err })
+	c.Opened = fd
+	return fd, s.after(c, err)
 }
 
 // Reopen opens the file behind fd once more, with other flags. It works for a file that has no name any more.
 func (s *Store) Reopen(fd int, flags int) (int, error) {
-	if err := s.before(&Call{Op: OpOpen, FD: fd, Flags: flags}); err != nil {
-		return -1, err
-	}
-	for {
-		n, err := unix.Open(procPath(fd), flags|unix.O_CLOEXEC, 0)
-		if err != unix.EINTR {
-			return n, err
-		}
-	}
+	return s.open(&Call{Op: OpOpen, FD: fd, Flags: flags}, func() (int, error) {
+		return unix.Open(procPath(fd), flags|unix.O_CLOEXEC, 0)
+	})
 }
 
 // Dup returns a second descriptor for the same open file, which lasts when fd is closed.
@@ -161,11 +177,15 @@ func (s *Store) WriteAt(fd int, p []byte, off int64) (int, error) {
 	if err := s.before(&c); err != nil {
 		return 0, err
 	}
-	short := c.Size < int64(len(p))
-	if short {
-		p = p[:c.Size]
+	n, err := writeAt(fd, p[:c.Size], off)
+	if err == nil && n < len(p) {
+		err = unix.ENOSPC
 	}
-	done := 0
+	c.Size = int64(n)
+	return n, s.after(&c, err)
+}
+
+func writeAt(fd int, p []byte, off int64) (done int, err error) {
 	for done < len(p) {
 		n, err := unix.Pwrite(fd, p[done:], off+int64(done))
 		if err == unix.EINTR {
@@ -179,47 +199,52 @@ func (s *Store) WriteAt(fd int, p []byte, off int64) (int, error) {
 		}
 		done += n
 	}
-	if short {
-		return done, unix.ENOSPC
-	}
 	return done, nil
 }
 
 // Truncate sets the size of the file in bytes.
 func (s *Store) Truncate(fd int, size int64) error {
-	if err := s.before(&Call{Op: OpTruncate, FD: fd, Size: size}); err != nil {
+	c := &Call{Op: OpTruncate, FD: fd, Size: size}
+	if err := s.before(c); err != nil {
 		return err
 	}
-	return retry(func() error { return unix.Ftruncate(fd, size) })
+	return s.after(c, retry(func() error { return unix.Ftruncate(fd, size) }))
 }
 
 // Fallocate is fallocate(2): mode, offset and length in bytes.
 func (s *Store) Fallocate(fd int, mode uint32, off, length int64) error {
-	if err := s.before(&Call{Op: OpFallocate, FD: fd, Offset: off, Size: length, Flags: int(mode)}); err != nil {
+	c := &Call{Op: OpFallocate, FD: fd, Offset: off, Size: length, Flags: int(mode)}
+	if err := s.before(c); err != nil {
 		return err
 	}
-	return retry(func() error { return unix.Fallocate(fd, mode, off, length) })
+	return s.after(c, retry(func() error { return unix.Fallocate(fd, mode, off, length) }))
 }
 
 // Sync makes data and attributes of fd durable; with dataOnly, what is needed to read the data back.
 func (s *Store) Sync(fd int, dataOnly bool) error {
-	if err := s.before(&Call{Op: OpSync, FD: fd}); err != nil {
+	flags := 0
+	if dataOnly {
+		flags = DataOnly
+	}
+	c := &Call{Op: OpSync, FD: fd, Flags: flags}
+	if err := s.before(c); err != nil {
 		return err
 	}
-	return retry(func() error {
+	return s.after(c, retry(func() error {
 		if dataOnly {
 			return unix.Fdatasync(fd)
 		}
 		return unix.Fsync(fd)
-	})
+	}))
 }
 
 // SyncFS makes all of the file system that holds fd durable.
 func (s *Store) SyncFS(fd int) error {
-	if err := s.before(&Call{Op: OpSyncFS, FD: fd}); err != nil {
+	c := &Call{Op: OpSyncFS, FD: fd}
+	if err := s.before(c); err != nil {
 		return err
 	}
-	return retry(func() error { return unix.Syncfs(fd) })
+	return s.after(c, retry(func() error { return unix.Syncfs(fd) }))
 }
 
 // Stat returns the attributes of the file behind fd.
