@@ -100,7 +100,9 @@ func (s *Server) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if d == nil {
 		return fuse.EBADF
 	}
-	s.vol.NoteDirectorySync()
+	if err := s.vol.SyncNewFiles(); err != nil {
+		return statusOf(err)
+	}
 	return statusOf(s.store.Sync(d.fd, in.FsyncFlags&syncDataOnly != 0))
 }
 

@@ -16,6 +16,7 @@ type engine struct {
 	// creations counts the times that an application asked for a directory to become durable. A file created before the
 	// count moved may be one whose creation was promised to last, so its first header is synced before its data.
 	creations atomic.Int64
+	newFiles  newFiles
 	// onRefusal is told of keys that the service has refused while files held them.
 	onRefusal atomic.Pointer[func(keyring.Wrapped)]
 }
@@ -38,9 +39,6 @@ func (e *engine) stop() error {
 	}
 	return errors.Join(e.sealer.close(), e.journal.close())
 }
-
-// NoteDirectorySync must be called before an application is told that a directory is durable.
-func (v *Volume) NoteDirectorySync() { v.creations.Add(1) }
 
 // SealAll seals every file that is closed and waits for it, as far as the disk allows.
 func (v *Volume) SealAll() error { return v.sealer.flush() }

@@ -208,9 +208,13 @@ func (f *File) Sync(dataOnly bool) error {
 	if !f.extents.needsSync(dataOnly) {
 		return nil
 	}
+	isNew := f.v.newFiles.remove(f)
 	was := f.extents.takeUnsynced(dataOnly)
 	if err := f.v.store.Sync(f.FD(), dataOnly); err != nil {
 		f.extents.restoreUnsynced(was)
+		if isNew {
+			f.v.newFiles.add(f)
+		}
 		return err
 	}
 	return nil

@@ -113,7 +113,7 @@ func (f *File) writeFirst(image []byte) error {
 	if _, err := f.v.store.WriteAt(f.FD(), image, 0); err != nil {
 		return f.headerFailed(err)
 	}
-	if !h.fresh || h.epoch != f.v.creations.Load() {
+	if !f.headerMayWait() {
 		if err := f.v.store.Sync(f.FD(), true); err != nil {
 			return err
 		}

@@ -132,6 +132,7 @@ func (f *File) sealAndCloseLocked() {
 
 func (f *File) closeLocked() {
 	f.closed = true
+	f.v.newFiles.remove(f)
 	if f.unlinked.Load() || !f.extents.dirty.Load() {
 		f.v.journal.letGo(f.key.id)
 	}

@@ -161,7 +161,9 @@ func TestSealOrder(t *testing.T) {
 	seal()
 
 	f = r.create("h")
-	r.vol.NoteDirectorySync()
+	if err := r.vol.SyncNewFiles(); err != nil {
+		t.Fatal(err)
+	}
 	step("first write after a directory fsync", "HSD", write(f, 0))
 	f.Release()
 	seal()

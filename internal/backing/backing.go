@@ -53,7 +53,9 @@ type Call struct {
 	Size   int64
 	Flags  int
 	Data   []byte
-	Opened int // for an Observer, after OpOpen: the new descriptor
+	// What there is to see after the call, for an Observer.
+	Opened int          // OpOpen: the new descriptor
+	Stat   *unix.Stat_t // OpStat, unless it is a statx(2): the answer, which it may change
 }
 
 // DataOnly is the flag of an OpSync that is an fdatasync(2).
@@ -66,8 +68,8 @@ type Hook interface {
 	Before(c *Call) error
 }
 
-// Observer is a Hook that is also told how each call has ended that may change or sync something, and each open. After follows
-// each such Before that returned no error, in the same goroutine.
+// Observer is a Hook that is also told how each call has ended, but for those that read content, links or attributes by statx(2).
+// After follows each such Before that returned no error, in the same goroutine. After OpReaddir, Data is what was read.
 type Observer interface {
 	Hook
 	After(c *Call, err error)
@@ -249,18 +251,20 @@ func (s *Store) SyncFS(fd int) error {
 
 // Stat returns the attributes of the file behind fd.
 func (s *Store) Stat(fd int, st *unix.Stat_t) error {
-	if err := s.before(&Call{Op: OpStat, FD: fd}); err != nil {
+	c := &Call{Op: OpStat, FD: fd, Stat: st}
+	if err := s.before(c); err != nil {
 		return err
 	}
-	return retry(func() error { return unix.Fstat(fd, st) })
+	return s.after(c, retry(func() error { return unix.Fstat(fd, st) }))
 }
 
 // StatAt returns the attributes of name in dir.
 func (s *Store) StatAt(dir int, name string, st *unix.Stat_t) error {
-	if err := s.before(&Call{Op: OpStat, FD: dir, Name: name}); err != nil {
+	c := &Call{Op: OpStat, FD: dir, Name: name, Stat: st}
+	if err := s.before(c); err != nil {
 		return err
 	}
-	return retry(func() error { return unix.Fstatat(dir, name, st, unix.AT_SYMLINK_NOFOLLOW) })
+	return s.after(c, retry(func() error { return unix.Fstatat(dir, name, st, unix.AT_SYMLINK_NOFOLLOW) }))
 }
 
 // StatFS returns the state of the file system that holds fd.
@@ -275,15 +279,14 @@ func (s *Store) Seek(fd int, off int64, whence int) (int64, error) {
 
 // ReadDir fills buf with raw directory records (getdents64(2)); 0 bytes at the end.
 func (s *Store) ReadDir(fd int, buf []byte) (int, error) {
-	if err := s.before(&Call{Op: OpReaddir, FD: fd}); err != nil {
+	c := &Call{Op: OpReaddir, FD: fd}
+	if err := s.before(c); err != nil {
 		return 0, err
 	}
-	for {
-		n, err := unix.Getdents(fd, buf)
-		if err != unix.EINTR {
-			return n, err
-		}
-	}
+	n, err := 0, error(nil)
+	err = retry(func() error { n, err = unix.Getdents(fd, buf); return err })
+	c.Data = buf[:max(n, 0)]
+	return n, s.after(c, err)
 }
 
 // procPath is a path that leads to the very file behind fd, whatever its names are now.

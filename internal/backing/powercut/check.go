@@ -26,11 +26,21 @@ type Violation struct {
 
 func (v Violation) String() string { return fmt.Sprintf("rule %d: %s", v.Rule, v.Text) }
 
+// Guarantee is what a file system says of blocks that were being written.
+type Guarantee struct {
+	// Block is the size of a block in bytes. Each holds what it held before or after one of the writes.
+	Block int64
+	// NewMayTear excepts blocks without any byte that had been synced: they may be unreadable.
+	NewMayTear bool
+	// WholeMayTear excepts blocks that are overwritten as a whole: they may be unreadable.
+	WholeMayTear bool
+}
+
 // Check compares the file system that dir shows after a power cut at an instant with what the script was promised, and then
-// removes everything. block is how many bytes at a multiple of itself are written whole or not at all.
-func (s *Script) Check(dir string, at int, block int64) []Violation {
-	seen, found := find(dir, block)
-	found = append(found, s.promise(at, block).check(seen)...)
+// removes everything.
+func (s *Script) Check(dir string, at int, g Guarantee) []Violation {
+	seen, found := find(dir, g.Block)
+	found = append(found, s.promise(at, g).check(seen)...)
 	return append(found, removeAll(dir)...)
 }
 
@@ -153,6 +163,12 @@ func findFile(path string, block int64) *foundFile {
 		found.blocks = append(found.blocks, foundBlock{data: data, err: err})
 	}
 	return found
+}
+
+// ListAndRemove checks that every directory below dir can be listed and every entry removed, and does so.
+func ListAndRemove(dir string) []Violation {
+	_, found := find(dir, pageSize)
+	return append(found, removeAll(dir)...)
 }
 
 // removeAll removes what is in dir.

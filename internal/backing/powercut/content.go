@@ -1,6 +1,10 @@
 package powercut
 
-import "math"
+import (
+	"maps"
+	"math"
+	"slices"
+)
 
 const (
 	sectorSize = 512  // a disk writes each of them whole or not at all
@@ -67,16 +71,15 @@ func (c *content) fill(pick func(sector int64, changes []int) int) []byte {
 func (c *content) fillTo(size int64, pick func(sector int64, changes []int) int) []byte {
 	out := make([]byte, size)
 	copy(out, c.base)
-	for at := int64(0); at < size; at += sectorSize {
-		var touching []int
-		for i, ch := range c.changes {
-			if ch.off < at+sectorSize && at < ch.end {
-				touching = append(touching, i)
-			}
+	touching := map[int64][]int{} // by sector
+	for i, ch := range c.changes {
+		for sector := ch.off / sectorSize; sector*sectorSize < min(ch.end, size); sector++ {
+			touching[sector] = append(touching[sector], i)
 		}
-		if touching != nil {
-			c.sector(out[at:min(size, at+sectorSize)], at, touching, pick(at/sectorSize, touching))
-		}
+	}
+	for _, sector := range slices.Sorted(maps.Keys(touching)) {
+		at := sector * sectorSize
+		c.sector(out[at:min(size, at+sectorSize)], at, touching[sector], pick(sector, touching[sector]))
 	}
 	return out
 }

@@ -9,6 +9,7 @@ const root nodeID = 0
 
 // node is what never changes of an inode, and what it was when it was first seen.
 type node struct {
+	ino    uint64 // inode number, as it was shown
 	kind   uint32 // S_IFMT bits
 	rdev   int
 	target string // of a symbolic link

@@ -1,6 +1,7 @@
 package powercut
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -9,18 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WriteTo makes the tree in dir, which must not exist yet.
-func (i *Image) WriteTo(dir string) error {
-	w := imageWriter{image: i, made: map[nodeID]string{}}
+// WriteTo makes the tree in dir, which must not exist yet. Who looks at inode numbers must use it under the hook returned.
+func (i *Image) WriteTo(dir string) (*Inodes, error) {
+	w := imageWriter{image: i, made: map[nodeID]string{}, inodes: &Inodes{had: map[uint64]uint64{}}}
 	if err := w.entry(dir, root); err != nil {
-		return fmt.Errorf("make the disk after a power cut: %w", err)
+		return nil, fmt.Errorf("make the disk after a power cut: %w", err)
 	}
-	return nil
+	return w.inodes, nil
 }
 
 type imageWriter struct {
-	image *Image
-	made  map[nodeID]string // files, by one of their names
+	image  *Image
+	made   map[nodeID]string // files, by one of their names
+	inodes *Inodes
 }
 
 func (w *imageWriter) entry(path string, id nodeID) error {
@@ -34,7 +36,7 @@ func (w *imageWriter) entry(path string, id nodeID) error {
 		err = w.directory(path, id)
 	case unix.S_IFREG:
 		w.made[id] = path
-		err = os.WriteFile(path, w.image.content(id), 0o600)
+		err = w.file(path, id)
 	case unix.S_IFLNK:
 		err = os.Symlink(n.target, path)
 	default:
@@ -44,6 +46,31 @@ func (w *imageWriter) entry(path string, id nodeID) error {
 		return err
 	}
 	return w.attributes(path, id, n.kind)
+}
+
+// file leaves out pages of zeros, which journals consist of.
+func (w *imageWriter) file(path string, id nodeID) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	w.inodes.had[st.Ino] = w.image.log.nodes[id].ino
+	content, zeros := w.image.content(id), make([]byte, pageSize)
+	for at := 0; at < len(content); at += pageSize {
+		page := content[at:min(len(content), at+pageSize)]
+		if bytes.Equal(page, zeros[:len(page)]) {
+			continue
+		}
+		if _, err := f.WriteAt(page, int64(at)); err != nil {
+			return err
+		}
+	}
+	return f.Truncate(int64(len(content)))
 }
 
 func (w *imageWriter) directory(path string, id nodeID) error {

@@ -55,10 +55,10 @@ func cut(t *testing.T, l *Log, s *Script, seed uint64, n int, block int64) error
 	err := l.EachCut(seed, n, func(at int, disk *Image) error {
 		visited++
 		to := filepath.Join(dir, fmt.Sprint(visited))
-		if err := disk.WriteTo(to); err != nil {
+		if _, err := disk.WriteTo(to); err != nil {
 			t.Fatal(err)
 		}
-		return Errors(s.Check(to, at, block))
+		return Errors(s.Check(to, at, Guarantee{Block: block}))
 	})
 	if err == nil && visited != n {
 		t.Errorf("%d of %d cuts were made", visited, n)

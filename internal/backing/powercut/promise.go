@@ -3,12 +3,13 @@ package powercut
 import (
 	"bytes"
 	"fmt"
+	"slices"
 )
 
 // promise is what a program may rely on after a power cut at some instant.
 type promise struct {
-	log   *Log
-	block int64
+	log *Log
+	Guarantee
 	// trees are the states of names that may be found: the one that was made durable last, and those after each change since.
 	trees []*tree
 	sure  *Replay // what is durable
@@ -16,8 +17,8 @@ type promise struct {
 }
 
 // promise returns what the script had been promised at an instant.
-func (s *Script) promise(at int, block int64) *promise {
-	p := &promise{log: s.log, block: block, sure: s.log.Replay()}
+func (s *Script) promise(at int, g Guarantee) *promise {
+	p := &promise{log: s.log, Guarantee: g, sure: s.log.Replay()}
 	done := 0
 	for p.begun < len(s.spans) && s.spans[p.begun].from < at {
 		if s.spans[p.begun].to <= at {
@@ -79,7 +80,7 @@ func (p *promise) checkFile(id nodeID, f *foundFile) []Violation {
 		return nil
 	}
 	c := p.content(id)
-	if !c.mayHaveSize(f.size, p.block) {
+	if !c.mayHaveSize(f.size, p.Block) {
 		rule := 2
 		if len(c.changes) == 0 {
 			rule = 1
@@ -96,13 +97,16 @@ func (p *promise) checkFile(id nodeID, f *foundFile) []Violation {
 }
 
 func (p *promise) checkBlock(c *content, f *foundFile, n int64) *Violation {
-	at := n * p.block
-	touching := c.touching(at, at+p.block)
+	at := n * p.Block
+	touching := c.touching(at, at+p.Block)
 	rule := 2
 	if len(touching) == 0 {
 		rule = 1
 	}
 	if err := f.blocks[n].err; err != nil {
+		if p.mayTear(c, at, touching) {
+			return nil
+		}
 		return &Violation{rule, fmt.Sprintf("block %d of %d bytes cannot be read: %v (%s)", n, f.size, err, c.about(at, touching))}
 	}
 	got := f.blocks[n].data
@@ -114,6 +118,17 @@ func (p *promise) checkBlock(c *content, f *foundFile, n int64) *Violation {
 		}
 	}
 	return &Violation{rule, fmt.Sprintf("block %d holds %s; %s", n, digest(got), c.about(at, touching))}
+}
+
+// mayTear reports whether the block at an offset is one that the guarantee excepts.
+func (p *promise) mayTear(c *content, at int64, touching []int) bool {
+	if p.NewMayTear && at >= int64(len(c.base)) {
+		return true
+	}
+	return p.WholeMayTear && slices.ContainsFunc(touching, func(i int) bool {
+		ch := c.changes[i]
+		return ch.data != nil && ch.off <= at && at+p.Block <= ch.end
+	})
 }
 
 func (c *content) about(at int64, touching []int) string {

@@ -19,7 +19,9 @@ type Recorder struct {
 	log *Log              // guarded by mu
 	now *tree             // as it is; guarded by mu
 	ids map[uint64]nodeID // of the inodes that exist, by inode number; guarded by mu
-	err error             // the first thing that could not be noted; guarded by mu
+	// inodes is what the directory shows, if it is one after a power cut.
+	inodes *Inodes
+	err    error // the first thing that could not be noted; guarded by mu
 }
 
 var _ backing.Observer = (*Recorder)(nil)
@@ -37,13 +39,17 @@ type Log struct {
 // Len returns the number of events. An instant is a number of events that have happened, 0 to Len.
 func (l *Log) Len() int { return len(l.events) }
 
-// Record makes a Recorder for the directory dir, which nobody changes yet. All that is in it counts as durable.
-func Record(dir string) (*Recorder, error) {
+// Record makes a Recorder for the directory dir, which nobody changes yet. All that is in it counts as durable. The inode
+// numbers that it shows are those of inodes, which is nil for a directory that no power cut has left.
+func Record(dir string, inodes *Inodes) (*Recorder, error) {
 	nodes, start, ids, err := scan(dir)
 	if err != nil {
 		return nil, fmt.Errorf("record %s: %w", dir, err)
 	}
-	return &Recorder{log: &Log{dir: dir, nodes: nodes, start: start}, now: start.clone(), ids: ids}, nil
+	for i := range nodes {
+		nodes[i].ino = inodes.shown(nodes[i].ino)
+	}
+	return &Recorder{log: &Log{dir: dir, nodes: nodes, start: start}, now: start.clone(), ids: ids, inodes: inodes}, nil
 }
 
 // Now returns the present instant.
@@ -82,6 +88,7 @@ func (r *Recorder) Before(c *backing.Call) error {
 
 // After notes the call.
 func (r *Recorder) After(c *backing.Call, err error) {
+	r.inodes.After(c, err)
 	if !isNoted(c) {
 		return
 	}
@@ -190,6 +197,7 @@ func (r *Recorder) adopt(fd int, name string) (nodeID, error) {
 		return 0, err
 	}
 	id := nodeID(len(r.log.nodes))
+	n.ino = r.inodes.shown(ino)
 	r.log.nodes = append(r.log.nodes, n)
 	r.ids[ino] = id
 	r.now.attrs[id] = n.attr

@@ -88,7 +88,7 @@ func look(fd int, name string) (n node, ino uint64, err error) {
 	}
 	path := entryPath(fd, name)
 	n = node{
-		kind: st.Mode & unix.S_IFMT, rdev: int(st.Rdev),
+		ino: st.Ino, kind: st.Mode & unix.S_IFMT, rdev: int(st.Rdev),
 		attr: attributes{mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid},
 	}
 	if n.kind == unix.S_IFLNK {

@@ -103,7 +103,7 @@ func (f storedFile) Close() error                             { return f.store.C
 func record(t *testing.T) (*Recorder, *stored) {
 	t.Helper()
 	dir := TempDir(t)
-	rec, err := Record(dir)
+	rec, err := Record(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
