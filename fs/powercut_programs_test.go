@@ -14,12 +14,13 @@ import (
 	"github.com/envfs/envfs/internal/backing/powercut"
 )
 
-// program runs a program in a directory and returns what it prints.
+// program runs a program in a directory and returns what it prints. The directory is entered by a shell: this process serves the
+// mount, and must not wait for it while it starts another.
 func program(ctx context.Context, dir, stdin string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Dir, cmd.Stdin = dir, strings.NewReader(stdin)
+	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", `cd "$0" && exec "$@"`, dir}, args...)...)
+	cmd.Stdin, cmd.WaitDelay = strings.NewReader(stdin), time.Second
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
