@@ -12,6 +12,7 @@ import (
 	"github.com/envfs/envfs/crypto"
 	"github.com/envfs/envfs/internal/backing"
 	"github.com/envfs/envfs/internal/backing/powercut"
+	"github.com/envfs/envfs/volume"
 )
 
 // powerRig is a mounted volume whose ciphertext directory is recorded.
@@ -22,7 +23,10 @@ type powerRig struct {
 
 func newPowerRig(t *testing.T) *powerRig {
 	t.Helper()
-	r := &powerRig{rig: newRig(t, Options{}, func(r *rig) { r.cipher = filepath.Join(powercut.TempDir(t), "cipher") })}
+	r := &powerRig{rig: newRig(t, Options{}, func(r *rig) {
+		r.cipher = filepath.Join(powercut.TempDir(t), "cipher")
+		r.open.CrashSafety = volume.SafeFull
+	})}
 	r.unmount()
 	var err error
 	if r.rec, err = powercut.Record(r.cipher, nil); err != nil {
@@ -129,9 +133,9 @@ func (r *powerRig) recordRestart(disk *powercut.Image) (*powercut.Log, error) {
 	return r.finished(rec), nil
 }
 
-// guarantee is that of the default, volume.SafeBlocks.
+// guarantee is that of volume.SafeFull.
 func guarantee() powercut.Guarantee {
-	return powercut.Guarantee{Block: crypto.BlockSize, NewMayTear: true, WholeMayTear: true}
+	return powercut.Guarantee{Block: crypto.BlockSize, NewMayTear: true}
 }
 
 // workloads are programs that work on the mount with the calls of a Script.

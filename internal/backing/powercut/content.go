@@ -21,7 +21,7 @@ type change struct {
 
 // content is what the disk may hold of a file: what was durable, and what came since, in order.
 type content struct {
-	base    []byte
+	base    sparse
 	changes []change
 }
 
@@ -44,7 +44,7 @@ func contentOf(l *Log, f *file, bound int) *content {
 
 // sizes returns the sizes that the file may have, in the order in which it got them.
 func (c *content) sizes() []int64 {
-	sizes := []int64{int64(len(c.base))}
+	sizes := []int64{c.base.size}
 	for _, ch := range c.changes {
 		switch {
 		case ch.size >= 0 && ch.lost:
@@ -58,30 +58,27 @@ func (c *content) sizes() []int64 {
 	return sizes
 }
 
-// latest keeps everything.
-func (c *content) latest(_ int64, changes []int) int { return len(changes) }
-
-// fill returns the content with the greatest of its sizes. pick is told the number of a sector and which changes touch it, and
-// returns after how many of them it was written last.
-func (c *content) fill(pick func(sector int64, changes []int) int) []byte {
-	sizes := c.sizes()
-	return c.fillTo(sizes[len(sizes)-1], pick)
-}
-
-func (c *content) fillTo(size int64, pick func(sector int64, changes []int) int) []byte {
-	out := make([]byte, size)
-	copy(out, c.base)
+// fill returns the content with the given size. pick is told the number of a sector and which changes touch it, and returns after
+// how many of them it was written last.
+func (c *content) fill(size int64, pick func(sector int64, changes []int) int) sparse {
 	touching := map[int64][]int{} // by sector
 	for i, ch := range c.changes {
-		for sector := ch.off / sectorSize; sector*sectorSize < min(ch.end, size); sector++ {
+		for sector := ch.off / sectorSize; sector*sectorSize < min(ch.end, max(size, c.base.size)); sector++ {
 			touching[sector] = append(touching[sector], i)
 		}
 	}
+	pages := map[int64][]byte{}
 	for _, sector := range slices.Sorted(maps.Keys(touching)) {
 		at := sector * sectorSize
-		c.sector(out[at:min(size, at+sectorSize)], at, touching[sector], pick(sector, touching[sector]))
+		page := pages[at/pageSize]
+		if page == nil {
+			page = make([]byte, pageSize)
+			c.base.read(page, at-at%pageSize)
+			pages[at/pageSize] = page
+		}
+		c.sector(page[at%pageSize:][:sectorSize], at, touching[sector], pick(sector, touching[sector]))
 	}
-	return out
+	return c.base.with(size, pages)
 }
 
 // sector makes the first kept of the changes to the sector at the given offset, and clears what durable metadata clear of it

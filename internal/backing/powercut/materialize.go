@@ -48,7 +48,6 @@ func (w *imageWriter) entry(path string, id nodeID) error {
 	return w.attributes(path, id, n.kind)
 }
 
-// file leaves out pages of zeros, which journals consist of.
 func (w *imageWriter) file(path string, id nodeID) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -60,17 +59,13 @@ func (w *imageWriter) file(path string, id nodeID) (err error) {
 		return err
 	}
 	w.inodes.had[st.Ino] = w.image.log.nodes[id].ino
-	content, zeros := w.image.content(id), make([]byte, pageSize)
-	for at := 0; at < len(content); at += pageSize {
-		page := content[at:min(len(content), at+pageSize)]
-		if bytes.Equal(page, zeros[:len(page)]) {
-			continue
-		}
-		if _, err := f.WriteAt(page, int64(at)); err != nil {
+	content := w.image.content(id)
+	for n, page := range content.pages {
+		if _, err := f.WriteAt(page, n*pageSize); err != nil {
 			return err
 		}
 	}
-	return f.Truncate(int64(len(content)))
+	return f.Truncate(content.size)
 }
 
 func (w *imageWriter) directory(path string, id nodeID) error {
@@ -100,11 +95,11 @@ func (w *imageWriter) attributes(path string, id nodeID, kind uint32) error {
 	return errors.Join(errs...)
 }
 
-func (i *Image) content(id nodeID) []byte {
+func (i *Image) content(id nodeID) sparse {
 	if data, ok := i.files[id]; ok {
 		return data
 	}
-	return i.log.nodes[id].data
+	return newSparse(i.log.nodes[id].data)
 }
 
 // CheckComplete compares the recorded directory, as it is now, with what the record makes of it. A difference is a change that
@@ -124,8 +119,8 @@ func compare(i *Image, id nodeID, nodes []node, now *tree, seen nodeID, path str
 	if n.kind != is.kind || n.target != is.target {
 		return fmt.Errorf("%s is another kind of file", path)
 	}
-	if data := i.content(id); n.kind == unix.S_IFREG && string(data) != string(is.data) {
-		return fmt.Errorf("%s has %d bytes, not these %d", path, len(is.data), len(data))
+	if data := i.content(id); n.kind == unix.S_IFREG && !bytes.Equal(data.bytes(), is.data) {
+		return fmt.Errorf("%s has %d bytes, not these %d", path, len(is.data), data.size)
 	}
 	var errs []error
 	for name, sub := range i.tree.dirs[id] {

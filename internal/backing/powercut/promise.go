@@ -80,7 +80,7 @@ func (p *promise) checkFile(id nodeID, f *foundFile) []Violation {
 		return nil
 	}
 	c := p.content(id)
-	if !c.mayHaveSize(f.size, p.Block) {
+	if !p.mayHaveSize(c, f.size) {
 		rule := 2
 		if len(c.changes) == 0 {
 			rule = 1
@@ -122,7 +122,7 @@ func (p *promise) checkBlock(c *content, f *foundFile, n int64) *Violation {
 
 // mayTear reports whether the block at an offset is one that the guarantee excepts.
 func (p *promise) mayTear(c *content, at int64, touching []int) bool {
-	if p.NewMayTear && at >= int64(len(c.base)) {
+	if p.NewMayTear && at >= slices.Min(c.steps()) {
 		return true
 	}
 	return p.WholeMayTear && slices.ContainsFunc(touching, func(i int) bool {
@@ -132,7 +132,7 @@ func (p *promise) mayTear(c *content, at int64, touching []int) bool {
 }
 
 func (c *content) about(at int64, touching []int) string {
-	return fmt.Sprintf("%d bytes of it are durable, %d changes came later", max(0, min(int64(len(c.base))-at, pageSize)), len(touching))
+	return fmt.Sprintf("%d bytes of it are durable, %d changes came later", max(0, min(c.base.size-at, pageSize)), len(touching))
 }
 
 func digest(b []byte) string {
@@ -154,8 +154,7 @@ func (c *content) touching(from, to int64) (changes []int) {
 
 // version makes b, which begins at the offset at, what the file held there after the given changes.
 func (c *content) version(b []byte, at int64, changes []int) {
-	clear(b)
-	copyAt(b, at, c.base, 0)
+	c.base.read(b, at)
 	for _, i := range changes {
 		if ch := c.changes[i]; ch.data != nil {
 			copyAt(b, at, ch.data, ch.off)
@@ -167,7 +166,7 @@ func (c *content) version(b []byte, at int64, changes []int) {
 
 // steps returns the size before all changes, and after each.
 func (c *content) steps() []int64 {
-	size := int64(len(c.base))
+	size := c.base.size
 	steps := []int64{size}
 	for _, ch := range c.changes {
 		if ch.size >= 0 {
@@ -180,11 +179,12 @@ func (c *content) steps() []int64 {
 	return steps
 }
 
-// mayHaveSize reports whether size is one of the steps, or on the way between two, where a long write has come to a block's end.
-func (c *content) mayHaveSize(size, block int64) bool {
+// mayHaveSize reports whether size is one of the steps, or on the way between two, where a long write has come to a block's end,
+// or to any place in a block that may tear.
+func (p *promise) mayHaveSize(c *content, size int64) bool {
 	steps := c.steps()
 	for i, step := range steps {
-		if size == step || i > 0 && size%block == 0 && steps[i-1] < size && size < step {
+		if size == step || i > 0 && (p.NewMayTear || size%p.Block == 0) && steps[i-1] < size && size < step {
 			return true
 		}
 	}

@@ -16,7 +16,7 @@ type Replay struct {
 
 // file is the content of a regular file.
 type file struct {
-	data    []byte // durable
+	data    sparse // durable
 	pending []int  // events since
 }
 
@@ -31,7 +31,7 @@ func (l *Log) Replay() *Replay {
 func (r *Replay) file(id nodeID) *file {
 	f := r.files[id]
 	if f == nil {
-		f = &file{data: r.log.nodes[id].data}
+		f = &file{data: newSparse(r.log.nodes[id].data)}
 		r.files[id] = f
 	}
 	return f
@@ -102,7 +102,7 @@ func (r *Replay) settle(id nodeID) {
 	if f == nil || len(f.pending) == 0 {
 		return
 	}
-	all := contentOf(r.log, f, r.at)
-	f.data = all.fill(all.latest)
+	c, all := contentOf(r.log, f, r.at), keepAll{}
+	f.data = c.fill(all.size(c.sizes()), all.pick)
 	f.pending = nil
 }

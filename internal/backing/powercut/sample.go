@@ -10,7 +10,7 @@ import (
 type Image struct {
 	log   *Log
 	tree  *tree
-	files map[nodeID][]byte
+	files map[nodeID]sparse
 	how   string
 }
 
@@ -43,7 +43,7 @@ func (r *Replay) cutMetadata(rnd *rand.Rand) int {
 }
 
 func (r *Replay) image(bound int, f fate) *Image {
-	i := &Image{log: r.log, tree: r.tree.clone(), files: map[nodeID][]byte{}}
+	i := &Image{log: r.log, tree: r.tree.clone(), files: map[nodeID]sparse{}}
 	lost := 0
 	for at := r.sure; at < r.at; at++ {
 		switch e := r.log.events[at]; {
@@ -67,7 +67,7 @@ func (r *Replay) image(bound int, f fate) *Image {
 			continue
 		}
 		f := f.of(c)
-		i.files[id] = c.fillTo(f.size(c.sizes()), f.pick)
+		i.files[id] = c.fill(f.size(c.sizes()), f.pick)
 	}
 	return i
 }
