@@ -14,7 +14,7 @@ type node struct {
 	rdev   int
 	target string // of a symbolic link
 	attr   attributes
-	data   []byte // of a regular file
+	data   sparse // of a regular file
 }
 
 // attributes are replaced as a whole.

@@ -99,7 +99,7 @@ func (i *Image) content(id nodeID) sparse {
 	if data, ok := i.files[id]; ok {
 		return data
 	}
-	return newSparse(i.log.nodes[id].data)
+	return i.log.nodes[id].data
 }
 
 // CheckComplete compares the recorded directory, as it is now, with what the record makes of it. A difference is a change that
@@ -119,8 +119,8 @@ func compare(i *Image, id nodeID, nodes []node, now *tree, seen nodeID, path str
 	if n.kind != is.kind || n.target != is.target {
 		return fmt.Errorf("%s is another kind of file", path)
 	}
-	if data := i.content(id); n.kind == unix.S_IFREG && !bytes.Equal(data.bytes(), is.data) {
-		return fmt.Errorf("%s has %d bytes, not these %d", path, len(is.data), data.size)
+	if data := i.content(id); n.kind == unix.S_IFREG && !bytes.Equal(data.bytes(), is.data.bytes()) {
+		return fmt.Errorf("%s has %d bytes, not these %d", path, is.data.size, data.size)
 	}
 	var errs []error
 	for name, sub := range i.tree.dirs[id] {

@@ -31,7 +31,7 @@ func (l *Log) Replay() *Replay {
 func (r *Replay) file(id nodeID) *file {
 	f := r.files[id]
 	if f == nil {
-		f = &file{data: newSparse(r.log.nodes[id].data)}
+		f = &file{data: r.log.nodes[id].data}
 		r.files[id] = f
 	}
 	return f

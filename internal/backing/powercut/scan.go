@@ -40,9 +40,11 @@ func (s *scanner) add(fd int, name string) (nodeID, error) {
 		return id, nil
 	}
 	if n.kind == unix.S_IFREG {
-		if n.data, err = os.ReadFile(entryPath(fd, name)); err != nil {
+		data, err := os.ReadFile(entryPath(fd, name))
+		if err != nil {
 			return 0, err
 		}
+		n.data = newSparse(data)
 	}
 	id := nodeID(len(s.nodes))
 	s.nodes = append(s.nodes, n)

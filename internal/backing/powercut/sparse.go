@@ -41,7 +41,8 @@ func (s *sparse) read(b []byte, at int64) {
 
 // with returns a copy of the given size, in which pages were changed.
 func (s *sparse) with(size int64, changed map[int64][]byte) sparse {
-	c := sparse{size: size, pages: maps.Clone(s.pages)}
+	c := sparse{size: size, pages: map[int64][]byte{}}
+	maps.Copy(c.pages, s.pages)
 	for n, page := range changed {
 		c.put(n, page)
 	}
