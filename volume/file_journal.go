@@ -56,7 +56,11 @@ func (f *File) recorded(c *change) (r ranges) {
 	}
 	first, end := c.first, c.end()
 	if f.v.journal.safety == SafeFull {
-		r.add(first, min(end, blocksFor(c.old)))
+		overwritten := min(end, blocksFor(c.old))
+		if overwritten > first && end-first <= smallChange {
+			overwritten = end
+		}
+		r.add(first, overwritten)
 		return r
 	}
 	last := min(end-1, c.old/crypto.BlockSize) // the one block behind the first that may lose bytes
