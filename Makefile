@@ -9,7 +9,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED ?= 1
 
-.PHONY: help build install test test-setup lint bench bench-disk bench-vault bench-go fuzz demo man clean
+.PHONY: help build install test test-setup soak lint bench bench-disk bench-vault bench-go fuzz demo man clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ test-setup:
 
 test: test-setup ## everything: unit, race, FUSE, Vault and real programs
 	ENVFS_TEST_STRICT=$$(integration/setup.sh --strict) $(GO) test -race -timeout 20m ./...
+
+soak: test-setup ## the long forms of the tests: tens of thousands of power cuts, hundreds of killed daemons (under an hour)
+	ENVFS_POWERCUTS=25 $(GO) test -timeout 90m -v -run 'PowerCuts' ./internal/backing/powercut ./volume ./fs
+	ENVFS_KILLS=100 $(GO) test -timeout 60m -v -run TestKilledUnderLoad ./integration
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'not gofmt-ed'; exit 1; }

@@ -1,32 +1,42 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 )
 
-// saveFile writes a file as an editor does: a temporary file, synced, renamed over the old one, and the directory synced.
+// saveFile is saveSynced, which must succeed.
 func saveFile(t *testing.T, path, content string) {
 	t.Helper()
-	check := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+	if err := saveSynced(path, content); err != nil {
+		t.Fatal(err)
 	}
+}
+
+// saveSynced writes a file as an editor does: a temporary file, synced, renamed over the old one, and the directory synced.
+func saveSynced(path, content string) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".saving-*")
-	check(err)
+	if err != nil {
+		return err
+	}
 	_, err = f.WriteString(content)
-	check(err)
-	check(f.Sync())
-	check(f.Close())
-	check(os.Rename(f.Name(), path))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
 	dir, err := os.Open(filepath.Dir(path))
-	check(err)
-	check(dir.Sync())
-	check(dir.Close())
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // TestSave kills the daemon right after a save: what was synced is there, and nothing else is.

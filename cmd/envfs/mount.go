@@ -20,6 +20,9 @@ The command returns as soon as the mount is usable; a process in the background
 serves it until it is unmounted. With -f the process stays in the foreground.
 Whatever prevents the mount is printed here, with the exit code below.
 
+After a crash nothing needs to be done but to mount again: an envfs at MOUNTPOINT
+whose process is gone is cleared away.
+
 SIGTERM or SIGINT to the process unmounts. If the mount is in use, the process
 logs by whom, goes on serving, and unmounts as soon as it is free. A second
 signal unmounts lazily: the mount disappears, but what is open stays usable, and
@@ -169,6 +172,9 @@ func (m *mountCommand) run(cmd *cobra.Command) error {
 		return err
 	}
 	cfg, err := checkMount(&m.request)
+	if errors.Is(err, errDeadMount) && !m.fake && m.clearDead() {
+		cfg, err = checkMount(&m.request)
+	}
 	if err == nil {
 		err = m.request.Audit.checkPlace(m.request.Dir, m.request.Mountpoint)
 	}
