@@ -40,7 +40,7 @@ test: test-setup ## everything: unit, race, FUSE, Vault and real programs
 	ENVFS_TEST_STRICT=$$(integration/setup.sh --strict) $(GO) test -race -timeout 20m ./...
 
 soak: test-setup ## the long forms of the tests: tens of thousands of power cuts, hundreds of killed daemons (under an hour)
-	ENVFS_POWERCUTS=25 $(GO) test -timeout 90m -v -run 'PowerCuts' ./internal/backing/powercut ./volume ./fs
+	ENVFS_POWERCUTS=60 $(GO) test -timeout 90m -v -run 'PowerCuts' ./internal/backing/powercut ./volume ./fs
 	ENVFS_KILLS=100 $(GO) test -timeout 60m -v -run TestKilledUnderLoad ./integration
 
 lint: ## gofmt, go vet, staticcheck

@@ -56,7 +56,7 @@ func TestPowerCutsUnderSQLite(t *testing.T) {
 			for i := range 12 {
 				db.sql(transactions(i*10, 10))
 			}
-			r.cut(r.log(), 80, func(at int, disk *powercut.Image, mount string) []powercut.Violation {
+			r.cut(r.log(), 30, func(at int, disk *powercut.Image, mount string) []powercut.Violation {
 				found := db.check(t.Context(), at, mount)
 				if len(found) > 0 && db.dropNew(disk, mount) {
 					found = db.check(t.Context(), at, mount)
@@ -171,7 +171,7 @@ func TestPowerCutsUnderTar(t *testing.T) {
 	}
 	synced := r.rec.Now()
 	r.seal()
-	r.cut(r.log(), 150, func(at int, _ *powercut.Image, mount string) (found []powercut.Violation) {
+	r.cut(r.log(), 60, func(at int, _ *powercut.Image, mount string) (found []powercut.Violation) {
 		if at >= synced {
 			for name, content := range want {
 				got, err := os.ReadFile(filepath.Join(mount, name))

@@ -164,7 +164,7 @@ func TestPowerCuts(t *testing.T) {
 			if s.Err() != nil {
 				t.Fatal(s.Err())
 			}
-			r.cut(r.log(), 80, func(at int, _ *powercut.Image, mount string) []powercut.Violation {
+			r.cut(r.log(), 30, func(at int, _ *powercut.Image, mount string) []powercut.Violation {
 				return s.Check(mount, at, guarantee())
 			})
 		})
