@@ -33,7 +33,7 @@ type Header struct {
 	Flags     Flags
 	Volume    ID
 	File      ID
-	Size      uint64 // plaintext bytes, if FlagSealed is set
+	Size      uint64 // plaintext bytes, if FlagSealed is set; else as many as were durable when it was written, or fewer
 }
 
 // SealedPartSize is the size of a SealedPart: 48 bytes of fields and their MAC.

@@ -56,14 +56,9 @@ func TestPowerCutsUnderSQLite(t *testing.T) {
 			for i := range 12 {
 				db.sql(transactions(i*10, 10))
 			}
-			r.cut(r.log(), 30, func(at int, disk *powercut.Image, mount string) []powercut.Violation {
-				found := db.check(t.Context(), at, mount)
-				if len(found) > 0 && db.dropNew(disk, mount) {
-					found = db.check(t.Context(), at, mount)
-				}
-				return found
+			r.cut(r.log(), 30, func(at int, _ *powercut.Image, mount string) []powercut.Violation {
+				return db.check(t.Context(), at, mount)
 			})
-			t.Logf("%d times SQLite needed a file removed that had never been synced", db.dropped)
 		})
 	}
 }
@@ -73,33 +68,6 @@ type database struct {
 	*powerRig
 	settings  string
 	committed []int // the instant at which each transaction was
-	dropped   int
-}
-
-// dropNew removes what SQLite keeps beside the database, as far as it was never synced, so that nothing that counts is in it:
-// its shared memory never is. It reports whether there was any. A block of such a file may be unreadable after a power cut, and
-// SQLite gives up then.
-func (d *database) dropNew(disk *powercut.Image, mount string) (dropped bool) {
-	d.t.Helper()
-	for _, suffix := range []string{"-journal", "-wal", "-shm"} {
-		stored, err := d.vol.EncryptPath("x.db" + suffix)
-		if err != nil {
-			d.t.Fatal(err)
-		}
-		if suffix != "-shm" && !disk.NeverSynced(stored) {
-			continue
-		}
-		switch err := os.Remove(filepath.Join(mount, "x.db"+suffix)); {
-		case err == nil:
-			dropped = true
-		case !os.IsNotExist(err):
-			d.t.Error(err)
-		}
-	}
-	if dropped {
-		d.dropped++
-	}
-	return dropped
 }
 
 // transactions is a script of n transactions of three rows each, which grow, and change rows of before.

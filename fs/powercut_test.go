@@ -135,7 +135,7 @@ func (r *powerRig) recordRestart(disk *powercut.Image) (*powercut.Log, error) {
 
 // guarantee is that of volume.SafeFull.
 func guarantee() powercut.Guarantee {
-	return powercut.Guarantee{Block: crypto.BlockSize, NewMayTear: true}
+	return powercut.Guarantee{Block: crypto.BlockSize, NewMayBeShort: true}
 }
 
 // workloads are programs that work on the mount with the calls of a Script.

@@ -185,6 +185,7 @@ func sizeAttacks() []attack {
 		{"cut at any byte behind the header, the ends of blocks among them", cuts(1024, 1025, 1024+40, 1024+41, whole-1, whole, whole+1, whole+40, whole+41, last-1)},
 		{"cut to 0 bytes, or to a header of zeros", editsOf("t",
 			func([]byte) []byte { return nil }, func([]byte) []byte { return make([]byte, 1024) })},
+		{"all of it zeroed", edits(func(b []byte) []byte { return make([]byte, len(b)) })},
 		{"extended: by a byte, by zeros, by a block of its own", edits(grow(0), grow(make([]byte, crypto.CipherBlockSize)...),
 			func(b []byte) []byte { return append(b, b[at(0, 0):at(1, 0)]...) })},
 	}
@@ -231,6 +232,11 @@ func headerAttacks() []attack {
 		{"the slot that counts zeroed, and a block zeroed", edits(func(b []byte) []byte {
 			clear(b[newest : newest+slotBytes])
 			clear(b[at(3, 0):at(4, 0)])
+			return b
+		})},
+		{"the slot that counts zeroed, and a block changed", edits(func(b []byte) []byte {
+			clear(b[newest : newest+slotBytes])
+			b[at(3, 100)] ^= 1
 			return b
 		})},
 		{"the header zeroed", edits(func(b []byte) []byte { clear(b[:1024]); return b })},

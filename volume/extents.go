@@ -207,6 +207,19 @@ func (e *extents) sealFacts() (size int64, sparse bool) {
 	return e.eof, e.holesUnknown || !e.holes.empty()
 }
 
+// written returns how far the file reaches without the writes under way that make it longer.
+func (e *extents) written() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	size := e.eof
+	for _, s := range e.spans {
+		if s.newEOF > s.oldEOF {
+			size = min(size, s.oldEOF)
+		}
+	}
+	return size
+}
+
 // zeroPolicy says what a block of zeros on disk means: a hole only where the file may have holes.
 func (e *extents) zeroPolicy() crypto.HolePolicy {
 	e.mu.Lock()

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -48,6 +49,7 @@ type File struct {
 	// promised: somebody was told, or may believe, that what the file holds is durable. born is when it was made, if not so.
 	promised atomic.Bool
 	born     time.Time
+	torn     tornTail
 	times    sync.Mutex // held while a change of times must not be torn by sealing, which restores them
 }
 
@@ -101,6 +103,7 @@ func (v *Volume) newFile(fd int, writable bool, ev FileEvents) *File {
 	f.fd.Store(int64(fd))
 	f.key.onDisk = func() keyring.Wrapped { return v.wrappedIn(f.FD()) }
 	f.extents.init()
+	f.torn.from.Store(wholeFile)
 	f.extents.unprotected.Store(true) // nothing is known of what happened before
 	f.extents.attributes.Store(true)
 	return f
@@ -123,13 +126,11 @@ func (f *File) load(ctx context.Context, size int64) error {
 	if int64(n) < f.v.layout.HeaderSize() {
 		return fmt.Errorf("%w: %d bytes", crypto.ErrTruncatedHeader, n)
 	}
-	if size == f.v.layout.HeaderSize() && allZero(buf) {
-		// What a power cut can leave of the first header write: the size but not the bytes. There was no data yet.
-		f.header.hollow = true
-		if !f.writable {
-			return nil
-		}
-		return f.key.generate(ctx, f.v)
+	switch hollow, err := isHollow(f.v.store, f.FD(), buf, size); {
+	case err != nil:
+		return err
+	case hollow:
+		return f.loadHollow(ctx, size)
 	}
 	slot, index, err := crypto.NewestSlot(buf, int(f.v.layout.SlotSize))
 	if err != nil {
@@ -143,6 +144,19 @@ func (f *File) load(ctx context.Context, size int64) error {
 		return err
 	}
 	return nil
+}
+
+// loadHollow takes over the size of a hollow file, which is all holes and gets its header with the first write.
+func (f *File) loadHollow(ctx context.Context, size int64) (err error) {
+	f.header.hollow = true
+	f.extents.holesUnknown = true
+	if f.extents.eof, err = f.v.layout.PlainSize(size); err != nil && !errors.Is(err, crypto.ErrTornTail) {
+		return err
+	}
+	if !f.writable {
+		return nil
+	}
+	return f.key.generate(ctx, f.v)
 }
 
 // accept checks the newest slot against the key, the volume and the size on disk, and adopts what it says.
@@ -169,6 +183,9 @@ func (f *File) accept(slot crypto.Slot, index int, size int64) error {
 	}
 	f.header.adopt(h, slot, index)
 	f.extents.eof = plain
+	if !sealed {
+		f.torn.from.Store(blocksFor(min(int64(h.Size), MaxSize)))
+	}
 	// An unsealed file was being written when something died, so nothing is known about its holes.
 	f.extents.holesUnknown = !sealed || h.Flags&crypto.FlagSparse != 0
 	return nil
@@ -205,18 +222,19 @@ func (f *File) Sync(dataOnly bool) error {
 	if err := f.v.journal.repair(); err != nil {
 		return err
 	}
-	if !f.extents.needsSync(dataOnly) {
-		return nil
-	}
-	isNew := f.v.newFiles.remove(f)
-	was := f.extents.takeUnsynced(dataOnly)
-	if err := f.v.store.Sync(f.FD(), dataOnly); err != nil {
-		f.extents.restoreUnsynced(was)
-		if isNew {
-			f.v.newFiles.add(f)
+	reach := f.reach()
+	if f.extents.needsSync(dataOnly) || f.mayVouch() {
+		isNew := f.v.newFiles.remove(f)
+		was := f.extents.takeUnsynced(dataOnly)
+		if err := f.syncVouching(dataOnly); err != nil {
+			f.extents.restoreUnsynced(was)
+			if isNew {
+				f.v.newFiles.add(f)
+			}
+			return err
 		}
-		return err
 	}
+	f.noteDurable(reach)
 	return nil
 }
 

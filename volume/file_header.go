@@ -25,6 +25,8 @@ const (
 // header says by then: sequence number, place and wrapped key are those on disk, never a memory of them.
 type fileHeader struct {
 	state atomic.Int32 // a headerState; changed with mu held, read without it on the way of every write
+	// vouched is the size in the header on disk: sealed, or so many bytes from the beginning are durable. Changed with mu held.
+	vouched atomic.Int64
 
 	mu       sync.Mutex
 	sequence uint64 // of the newest slot on disk; guarded by mu
@@ -32,13 +34,16 @@ type fileHeader struct {
 	// wrapped and sealed are those of the newest slot; before there is one, "" and zeros. Guarded by mu.
 	wrapped keyring.Wrapped
 	sealed  crypto.SealedPart
+	// durable bytes from the beginning are; cuts counts how often the file was made shorter. Guarded by mu.
+	durable int64
+	cuts    int
 
 	// fresh: the file was created by this mount and no application has been told that its creation is durable, so the
 	// first header needs no sync before the data. epoch is the value of Volume.creations at that moment.
 	// Set before the File is shared; fresh is cleared with mu held.
 	fresh bool
 	epoch int64
-	// hollow: the backing file is a header's length of zeros. Set before the File is shared.
+	// hollow: the backing file had a size but no header, and all zeros, when it was opened. Set before the File is shared.
 	hollow bool
 }
 
@@ -47,6 +52,7 @@ func (h *fileHeader) get() headerState { return headerState(h.state.Load()) }
 func (h *fileHeader) adopt(hdr crypto.Header, slot crypto.Slot, index int) {
 	h.sequence, h.slot = slot.Sequence, index
 	h.wrapped, h.sealed = keyring.Wrapped(slot.Wrapped), slot.Sealed
+	h.vouched.Store(min(int64(hdr.Size), MaxSize))
 	state := headerUnsealed
 	if hdr.Flags&crypto.FlagSealed != 0 {
 		state = headerSealed
@@ -67,14 +73,22 @@ func (h *fileHeader) noteSynced() {
 // unseal makes the header on disk say that data is changing, before it does. A seal that vouches for the old size must be
 // durably gone before new data can reach the disk, or a power cut would leave a file that looks tampered with: hence the
 // sync, once in the time that a file is open for writing. A fresh file has no seal to take back.
-func (f *File) unseal() error {
-	if f.header.get() == headerUnsealed {
+func (f *File) unseal() error { return f.unsealBelow(MaxSize) }
+
+// unsealBelow is unseal before the file is cut to limit bytes, of which the header must no longer vouch for more.
+func (f *File) unsealBelow(limit int64) error {
+	h := &f.header
+	fits := func() bool { return h.get() == headerUnsealed && h.vouched.Load() <= limit }
+	if limit == MaxSize && fits() {
 		return nil
 	}
-	h := &f.header
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.get() == headerUnsealed {
+	if limit < MaxSize {
+		h.durable = min(h.durable, limit)
+		h.cuts++
+	}
+	if fits() {
 		return nil
 	}
 	image := make([]byte, f.v.layout.HeaderSize())
@@ -85,20 +99,27 @@ func (f *File) unseal() error {
 		return err
 	}
 	defer f.unlockHeader()
+	return f.vouch(image, min(h.vouched.Load(), limit), true)
+}
+
+// vouch writes a header that says that the file is not sealed and that its first size bytes are durable, and syncs it together with
+// all else. image is room for a header. The caller holds header.mu and the lock of the header.
+func (f *File) vouch(image []byte, size int64, dataOnly bool) error {
 	if err := f.follow(image); err != nil {
 		return err
 	}
-	next, err := f.nextSlot(image, 0, 0)
+	next, err := f.nextSlot(image, 0, size)
 	if err != nil {
 		return err
 	}
 	if _, err := f.v.store.WriteAt(f.FD(), image[next.from:next.to], int64(next.from)); err != nil {
 		return err
 	}
-	if err := f.v.store.Sync(f.FD(), true); err != nil {
+	if err := f.v.store.Sync(f.FD(), dataOnly); err != nil {
 		return err
 	}
-	h.advance(headerUnsealed, next)
+	f.header.advance(headerUnsealed, next)
+	f.header.vouched.Store(size)
 	return nil
 }
 
@@ -119,6 +140,7 @@ func (f *File) writeFirst(image []byte) error {
 		}
 	}
 	h.advance(headerUnsealed, next)
+	h.vouched.Store(0)
 	return nil
 }
 
@@ -226,6 +248,9 @@ func (f *File) seal() error {
 	if err := f.cutTail(&before, size); err != nil {
 		return err
 	}
+	if err := f.checkTorn(size); err != nil {
+		return err
+	}
 	if err := f.follow(image); err != nil {
 		return err
 	}
@@ -237,6 +262,8 @@ func (f *File) seal() error {
 		return err
 	}
 	h.advance(headerSealed, next)
+	h.vouched.Store(size)
+	f.torn.from.Store(wholeFile)
 	if err := f.v.store.SetTimes(f.target(), before.Atim, before.Mtim); err != nil {
 		return err
 	}

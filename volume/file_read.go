@@ -39,6 +39,10 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 
 // read fills p, which lies within eof, from offset off. The caller holds the blocks.
 func (f *File) read(p []byte, off, eof int64) (int, error) {
+	if f.header.hollow && f.header.get() == headerNone {
+		clear(p)
+		return len(p), nil
+	}
 	holes := f.extents.zeroPolicy()
 	done := 0
 	for done < len(p) {
@@ -111,6 +115,16 @@ func (r *blockReader) run(p []byte, block int64) (int, error) {
 		return r.f.key.content.OpenBlocks(p[lo*crypto.BlockSize:hi*crypto.BlockSize],
 			r.sealed[from+lo*crypto.CipherBlockSize:from+hi*crypto.CipherBlockSize], uint64(block)+uint64(lo), r.holes)
 	})
+	if err == nil {
+		return n, nil
+	}
+	if bad := block + int64(n/crypto.BlockSize); r.f.torn.at(bad, err) {
+		r.f.noteTorn(bad)
+		clear(p[n : n+crypto.BlockSize])
+		n += crypto.BlockSize
+		rest, err := r.run(p[n:], bad+1)
+		return n + rest, err
+	}
 	return n, r.damage(err)
 }
 
@@ -125,7 +139,11 @@ func (r *blockReader) edge(p []byte, block int64, skip int) (int, error) {
 	scratch := r.f.v.buffers.block()
 	defer r.f.v.buffers.putBlock(scratch)
 	if _, err := r.f.key.content.OpenBlocks((*scratch)[:length], r.sealed[from:to], uint64(block), r.holes); err != nil {
-		return 0, r.damage(err)
+		if !r.f.torn.at(block, err) {
+			return 0, r.damage(err)
+		}
+		r.f.noteTorn(block)
+		clear((*scratch)[:length])
 	}
 	return copy(p, (*scratch)[skip:length]), nil
 }

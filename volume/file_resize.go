@@ -39,11 +39,14 @@ func (f *File) resize(size, eof int64) error {
 	case size == 0:
 		return f.empty()
 	}
-	if err := f.unseal(); err != nil {
-		return err
-	}
 	if size > eof {
+		if err := f.unseal(); err != nil {
+			return err
+		}
 		return f.extend(size, eof)
+	}
+	if err := f.unsealBelow(size); err != nil {
+		return err
 	}
 	return f.shrink(size, eof)
 }
@@ -72,6 +75,10 @@ func (f *File) empty() error {
 		return err
 	}
 	h.state.Store(int32(headerNone))
+	h.vouched.Store(0)
+	h.durable = 0
+	h.cuts++
+	f.torn.from.Store(wholeFile)
 	f.extents.unprotected.Store(true)
 	// What comes now is a new content, of which nobody was promised anything yet.
 	f.born = time.Now()

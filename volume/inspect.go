@@ -173,11 +173,12 @@ func (t *treeCounter) versionOf(e treeEntry, st *unix.Stat_t) (version int, keye
 	}
 	header := make([]byte, t.layout.HeaderSize())
 	n, err := t.store.ReadAt(fd, header, 0)
-	if err = errors.Join(err, t.store.Close(fd)); err != nil {
-		return 0, true
+	hollow := false
+	if err == nil && n == len(header) {
+		hollow, err = isHollow(t.store, fd, header, st.Size)
 	}
-	if int64(n) == st.Size && n == len(header) && allZero(header) {
-		return 0, false
+	if err = errors.Join(err, t.store.Close(fd)); err != nil || hollow {
+		return 0, !hollow
 	}
 	slot, _, err := crypto.NewestSlot(header[:n], int(t.layout.SlotSize))
 	if err != nil {

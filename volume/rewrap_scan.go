@@ -131,8 +131,8 @@ func (r *rewrap) readHeader(fd int, st *unix.Stat_t) (*bareHeader, error) {
 	if err != nil {
 		return nil, err
 	}
-	if st.Size == int64(len(buf)) && n == len(buf) && allZero(buf) {
-		return nil, nil
+	if hollow, err := isHollow(r.store, fd, buf[:n], st.Size); err != nil || hollow && n == len(buf) {
+		return nil, err
 	}
 	size := int(r.layout.SlotSize)
 	slot, index, err := crypto.NewestSlot(buf[:n], size)

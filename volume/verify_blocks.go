@@ -20,6 +20,7 @@ const maxBadRuns = 1000
 type badRun struct {
 	lo, hi int64 // [lo, hi)
 	reason string
+	torn   bool // never synced, so that they read as zeros
 }
 
 // badBlocks are the blocks of a file that cannot be read. It is safe for concurrent use; a nil one has none.
@@ -35,13 +36,21 @@ func (b *badBlocks) none() bool {
 	return len(b.runs) == 0 && b.more == 0
 }
 
+// damaged reports whether there are others than torn ones.
+func (b *badBlocks) damaged() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.more > 0 || slices.ContainsFunc(b.runs, func(r badRun) bool { return !r.torn })
+}
+
 // add notes a block, joining it to its neighbours.
-func (b *badBlocks) add(block int64, reason string) {
+func (b *badBlocks) add(block int64, reason string, torn bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	i, _ := slices.BinarySearchFunc(b.runs, block, func(r badRun, block int64) int { return cmp.Compare(r.lo, block) })
-	before := i > 0 && b.runs[i-1].hi == block && b.runs[i-1].reason == reason
-	after := i < len(b.runs) && b.runs[i].lo == block+1 && b.runs[i].reason == reason
+	like := func(r badRun) bool { return r.reason == reason && r.torn == torn }
+	before := i > 0 && b.runs[i-1].hi == block && like(b.runs[i-1])
+	after := i < len(b.runs) && b.runs[i].lo == block+1 && like(b.runs[i])
 	switch {
 	case before && after:
 		b.runs[i-1].hi = b.runs[i].hi
@@ -53,7 +62,7 @@ func (b *badBlocks) add(block int64, reason string) {
 	case len(b.runs) == maxBadRuns:
 		b.more++
 	default:
-		b.runs = slices.Insert(b.runs, i, badRun{block, block + 1, reason})
+		b.runs = slices.Insert(b.runs, i, badRun{block, block + 1, reason, torn})
 	}
 }
 
@@ -76,7 +85,12 @@ func (b *badBlocks) each(f func(Finding)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, r := range b.runs {
-		f(Finding{Class: ClassDamage, Kind: KindBlock, Block: &r.lo, Blocks: r.hi - r.lo, Reason: r.reason})
+		found := Finding{Class: ClassDamage, Kind: KindBlock, Block: &r.lo, Blocks: r.hi - r.lo, Reason: r.reason}
+		if r.torn {
+			found.Class, found.Kind = ClassNotice, KindTorn
+			found.Reason += "; it was being written when the machine crashed, and reads as zeros"
+		}
+		f(found)
 	}
 	if b.more > 0 {
 		f(Finding{Class: ClassDamage, Kind: KindBlock, Blocks: b.more, Reason: "more blocks that cannot be read"})
@@ -205,7 +219,7 @@ func (b *blockLook) chunk(lo, hi int64) error {
 		}
 		return nil
 	case errors.Is(err, unix.EIO):
-		b.bad.add(lo, err.Error())
+		b.bad.add(lo, err.Error(), false)
 		return nil
 	case err != nil:
 		return err
@@ -224,12 +238,12 @@ func (b *blockLook) open(sealed []byte, lo, hi int64) {
 	for block := lo; block < hi; block++ {
 		size := int(min(crypto.BlockSize, b.eof-block*crypto.BlockSize)) + crypto.BlockOverhead
 		if len(sealed) < size {
-			b.bad.add(block, ErrShortFile.Error())
+			b.bad.add(block, ErrShortFile.Error(), false)
 			sealed = nil
 			continue
 		}
 		if _, err := b.f.key.content.OpenBlocks(*scratch, sealed[:size], uint64(block), b.policy); err != nil {
-			b.bad.add(block, reasonOf(err))
+			b.bad.add(block, reasonOf(err), b.f.torn.at(block, err))
 		} else if b.policy == crypto.HolesAllowed && allZero(sealed[:size]) {
 			b.holes.Store(true)
 		}

@@ -215,7 +215,7 @@ func (w *verify) settled(rel string, fd int, l fileLook) {
 		w.count.empty.Add(1)
 		return
 	}
-	damaged := !l.bad.none()
+	damaged := l.bad.damaged()
 	if l.err != nil {
 		f := aboutFile(l.err).at(rel)
 		f.FileID = l.id

@@ -21,7 +21,7 @@ var (
 	errInQuarantine  = errors.New("the quarantine holds an entry of this name already")
 )
 
-// reseal seals an unsealed file all of whose blocks have been read. Its times stay.
+// reseal seals an unsealed file all of whose blocks have been read, and makes holes of its torn ones. Its times stay.
 func (w *verify) reseal(fd int, l fileLook) error {
 	var st unix.Stat_t
 	if err := w.store.Stat(fd, &st); err != nil {
@@ -39,12 +39,31 @@ func (w *verify) reseal(fd int, l fileLook) error {
 		return errors.Join(err, w.store.Close(n))
 	}
 	f.extents.holesUnknown = l.holes // nobody else has the File yet
-	err = f.Sync(false)
+	err = f.dropTorn(l.bad)
+	if err == nil {
+		err = f.Sync(false)
+	}
+	if err == nil {
+		err = w.store.SetTimes(f.target(), st.Atim, st.Mtim)
+	}
 	f.Release()
 	if err == nil && f.header.get() != headerSealed {
 		err = errors.New("the header was not written")
 	}
 	return err
+}
+
+// dropTorn makes holes of torn blocks.
+func (f *File) dropTorn(bad *badBlocks) error {
+	bad.mu.Lock()
+	defer bad.mu.Unlock()
+	for _, r := range bad.runs {
+		from, to := r.lo*crypto.BlockSize, min(r.hi*crypto.BlockSize, f.Size())
+		if err := f.ZeroRange(from, to-from, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // quarantine is where what cannot be read is moved to, under the path that it has in the ciphertext directory.

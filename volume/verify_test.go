@@ -475,14 +475,14 @@ func TestVerifyLargeFile(t *testing.T) {
 func TestBadBlocks(t *testing.T) {
 	b := &badBlocks{}
 	for _, block := range []int64{5, 7, 1, 6, 0, 9} {
-		b.add(block, "x")
+		b.add(block, "x", false)
 	}
-	b.add(8, "y")
-	if got := b.String(); got != "[{0 2 x} {5 8 x} {8 9 y} {9 10 x}] 0" {
+	b.add(8, "y", false)
+	if got := b.String(); got != "[{0 2 x false} {5 8 x false} {8 9 y false} {9 10 x false}] 0" {
 		t.Error(got)
 	}
 	for i := range int64(2 * maxBadRuns) {
-		b.add(100+2*i, "x")
+		b.add(100+2*i, "x", false)
 	}
 	if len(b.runs) != maxBadRuns || b.more != maxBadRuns+4 {
 		t.Errorf("%d runs, %d more", len(b.runs), b.more)

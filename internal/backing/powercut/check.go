@@ -30,8 +30,9 @@ func (v Violation) String() string { return fmt.Sprintf("rule %d: %s", v.Rule, v
 type Guarantee struct {
 	// Block is the size of a block in bytes. Each holds what it held before or after one of the writes.
 	Block int64
-	// NewMayTear excepts blocks without any byte that had been synced: they may be unreadable.
-	NewMayTear bool
+	// NewMayBeShort excepts the size of a file that ends in a block without any byte that had been synced: it may end at any
+	// byte of it. What is there is the new bytes, or zeros.
+	NewMayBeShort bool
 	// WholeMayTear excepts blocks that are overwritten as a whole: they may be unreadable.
 	WholeMayTear bool
 }

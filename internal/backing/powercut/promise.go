@@ -122,9 +122,6 @@ func (p *promise) checkBlock(c *content, f *foundFile, n int64) *Violation {
 
 // mayTear reports whether the block at an offset is one that the guarantee excepts.
 func (p *promise) mayTear(c *content, at int64, touching []int) bool {
-	if p.NewMayTear && at >= slices.Min(c.steps()) {
-		return true
-	}
 	return p.WholeMayTear && slices.ContainsFunc(touching, func(i int) bool {
 		ch := c.changes[i]
 		return ch.data != nil && ch.off <= at && at+p.Block <= ch.end
@@ -180,11 +177,11 @@ func (c *content) steps() []int64 {
 }
 
 // mayHaveSize reports whether size is one of the steps, or on the way between two, where a long write has come to a block's end,
-// or to any place in a block that may tear.
+// or to any place in a block that may be short.
 func (p *promise) mayHaveSize(c *content, size int64) bool {
 	steps := c.steps()
 	for i, step := range steps {
-		if size == step || i > 0 && (p.NewMayTear || size%p.Block == 0) && steps[i-1] < size && size < step {
+		if size == step || i > 0 && (p.NewMayBeShort || size%p.Block == 0) && steps[i-1] < size && size < step {
 			return true
 		}
 	}

@@ -12,20 +12,10 @@ type Image struct {
 	tree  *tree
 	files map[nodeID]sparse
 	how   string
-	at    int
 }
 
 // String says what was kept of what was not durable.
 func (i *Image) String() string { return i.how }
-
-// NeverSynced reports whether the file called name in the root has never been synced.
-func (i *Image) NeverSynced(name string) bool {
-	id, ok := i.tree.dirs[root][name]
-	return ok && !slices.ContainsFunc(i.log.events[:i.at], func(e event) bool {
-		s, ok := e.(sync)
-		return ok && s.node == id
-	})
-}
 
 // Latest returns the tree as it is if nothing is lost.
 func (r *Replay) Latest() *Image { return r.image(r.at, keepAll{}) }
@@ -53,7 +43,7 @@ func (r *Replay) cutMetadata(rnd *rand.Rand) int {
 }
 
 func (r *Replay) image(bound int, f fate) *Image {
-	i := &Image{log: r.log, at: r.at, tree: r.tree.clone(), files: map[nodeID]sparse{}}
+	i := &Image{log: r.log, tree: r.tree.clone(), files: map[nodeID]sparse{}}
 	lost := 0
 	for at := r.sure; at < r.at; at++ {
 		switch e := r.log.events[at]; {
