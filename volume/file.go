@@ -153,6 +153,14 @@ func (f *File) loadHollow(ctx context.Context, size int64) (err error) {
 	if f.extents.eof, err = f.v.layout.PlainSize(size); err != nil && !errors.Is(err, crypto.ErrTornTail) {
 		return err
 	}
+	if f.extents.eof > 0 {
+		var st unix.Stat_t
+		if err := f.v.store.Stat(f.FD(), &st); err != nil {
+			return err
+		}
+		f.v.log.Warn("a file has a size but neither header nor data, so it reads as zeros: it was never synced before a crash, or it was wiped",
+			"inode", st.Ino)
+	}
 	if !f.writable {
 		return nil
 	}

@@ -111,16 +111,17 @@ type fileStamp struct {
 
 // fileLook is what one look at a file has found.
 type fileLook struct {
-	stamp fileStamp
-	err   error // it cannot be opened, or not be read on
-	id    crypto.ID
-	empty bool
-	state headerState
-	spare error      // what is wrong with the slot that does not count
-	tail  int64      // bytes behind the last block, in an unsealed file
-	holes bool       // it has some
-	read  int64      // bytes that were counted as done
-	bad   *badBlocks // that cannot be read
+	stamp  fileStamp
+	err    error // it cannot be opened, or not be read on
+	id     crypto.ID
+	empty  bool // it has no header
+	hollow bool // and yet a size
+	state  headerState
+	spare  error      // what is wrong with the slot that does not count
+	tail   int64      // bytes behind the last block, in an unsealed file
+	holes  bool       // it has some
+	read   int64      // bytes that were counted as done
+	bad    *badBlocks // that cannot be read
 }
 
 // faulty reports whether the look has found what could be a change under way.
@@ -160,7 +161,7 @@ func (w *verify) look(fd int, which blockChoice) (l fileLook) {
 	}
 	defer f.key.close()
 	if !f.key.ready.Load() {
-		l.empty = true
+		l.empty, l.hollow = true, f.extents.eof > 0
 		return l
 	}
 	l.id, l.state, l.tail = f.key.id, f.header.get(), st.Size-w.v.layout.CipherSize(f.extents.eof)
@@ -210,6 +211,9 @@ func (w *verify) settled(rel string, fd int, l fileLook) {
 	w.count.done.Add(l.stamp.size - l.read)
 	if w.ctx.Err() != nil {
 		return
+	}
+	if l.hollow {
+		w.found(Finding{Class: ClassNotice, Kind: KindHollow, Path: rel, Reason: "all zeros, header included: it was never synced, or it was wiped"})
 	}
 	if l.empty {
 		w.count.empty.Add(1)

@@ -38,6 +38,7 @@ const (
 	KindAttribute FindingKind = "attribute" // the value of an extended attribute
 
 	KindUnsealed FindingKind = "unsealed" // a file that is being written, or was when its writer died
+	KindHollow   FindingKind = "hollow"   // a file of which there is only the size
 	KindTorn     FindingKind = "torn"     // blocks of such a file that were never synced, and read as zeros
 	KindSlot     FindingKind = "slot"     // the header slot that does not count is damaged
 	KindOrphan   FindingKind = "orphan"   // the sidecar of a long name that is gone

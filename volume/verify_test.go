@@ -471,6 +471,33 @@ func TestVerifyLargeFile(t *testing.T) {
 		fmt.Sprintf("damage block large %d+1", 3*chunkBlocks), fmt.Sprintf("damage block sparse %d+1", 10*chunkBlocks+1))
 }
 
+// TestVerifyTorn: what was never synced when the power failed is told apart from damage, and a repair makes holes of it.
+func TestVerifyTorn(t *testing.T) {
+	r := newVerifyRig(t)
+	r.file("log", 2*crypto.BlockSize)
+	f := r.load(r.place("log"), true)
+	mustWrite(t, f, pattern(1, 6*crypto.BlockSize), 2*crypto.BlockSize)
+	r.leave(r.place("log"), r.place("crashed"), 3, 4, 7)
+	r.leave(r.place("log"), r.place("damaged"), 0, 3)
+	f.Release()
+	if err := r.vol.SealAll(); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, r.path(r.place("wiped")), strings.Repeat("\x00", 50_000))
+	want := append(r.content(r.place("log"))[:3*crypto.BlockSize], make([]byte, 2*crypto.BlockSize)...)
+	want = append(append(want, r.content(r.place("log"))[5*crypto.BlockSize:7*crypto.BlockSize]...), make([]byte, crypto.BlockSize)...)
+	notices := []string{"notice hollow wiped", "notice torn crashed 3+2", "notice torn crashed 7+1"}
+	damage := []string{"damage block damaged 0+1", "notice torn damaged 3+1"}
+	r.mustFind(VerifyOptions{}, append(append(notices, "notice unsealed crashed"), damage...)...)
+	o, _ := r.repair()
+	r.mustFind(o, append(append(notices, "notice unsealed crashed resealed"), damage...)...)
+	r.reopen(&backing.Store{}) // which ends the journal of the repair
+	r.mustFind(VerifyOptions{}, "notice hollow wiped")
+	if got := r.content(r.place("crashed")); !bytes.Equal(got, want) {
+		t.Errorf("repaired: first difference at %d", differs(got, want))
+	}
+}
+
 // TestBadBlocks: runs join, and there is a bound.
 func TestBadBlocks(t *testing.T) {
 	b := &badBlocks{}
