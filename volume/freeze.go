@@ -1,7 +1,7 @@
 package volume
 
 // Freeze makes the ciphertext directory complete and still: it seals every file, open ones among them, makes everything
-// durable, and keeps the sealer at rest until thaw is called. The caller lets nobody change a file or a name from before the
+// durable in place, and keeps the sealer at rest until thaw is called. The caller lets nobody change a file or a name from before the
 // call until then; reading goes on. open is called to get the files that are open, each retained for this call.
 //
 // A file whose key may not be used any more, or whose header cannot be written, stays unsealed, which the log tells and
@@ -35,6 +35,9 @@ func (v *Volume) Freeze(open func() []*File) (thaw func(), unsealed int, err err
 		}
 	}
 	if err := v.store.SyncFS(int(v.root.Fd())); err != nil {
+		return nil, 0, err
+	}
+	if err := v.journal.settleAll(); err != nil {
 		return nil, 0, err
 	}
 	return s.round.Unlock, unsealed, nil

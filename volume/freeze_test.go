@@ -130,3 +130,29 @@ func TestFreezeSyncFails(t *testing.T) {
 	}
 	thaw()
 }
+
+// TestFreezeSettlesTheJournal: a copy of a frozen volume has nothing to replay.
+func TestFreezeSettlesTheJournal(t *testing.T) {
+	r := newFileRig(t)
+	defer r.close()
+	r.write("f", pattern(1, 100))
+	f := r.load("f", true)
+	defer f.Release()
+	mustWrite(t, f, pattern(2, 50), 100)
+	if !r.vol.journal.touches(f.key.id, 0, 1) {
+		t.Fatal("an append without a record")
+	}
+	thaw, _, err := r.vol.Freeze(func() []*File {
+		if !f.Retain() {
+			t.Fatal("closed")
+		}
+		return []*File{f}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer thaw()
+	if n := r.vol.journal.entries.Load(); n != 0 {
+		t.Errorf("the journal holds %d files", n)
+	}
+}

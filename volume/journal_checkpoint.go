@@ -80,12 +80,22 @@ func (j *journal) repair() error {
 	if !j.failed.Load() {
 		return nil
 	}
+	return j.renew(func() bool { return j.failed.Load() })
+}
+
+// settleAll makes everything durable in place, so that a copy that is taken now needs no replay.
+func (j *journal) settleAll() error {
+	return j.renew(func() bool { return j.failed.Load() || len(j.files) > 0 })
+}
+
+// renew begins a new generation if that is needed, which is asked with mu held and no checkpoint under way.
+func (j *journal) renew(needed func() bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for j.checkpointing {
 		j.changed.Wait()
 	}
-	if !j.failed.Load() || j.closed {
+	if j.closed || j.fd < 0 || !needed() {
 		return nil
 	}
 	if err := j.checkpoint(); err != nil {
