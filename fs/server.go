@@ -200,11 +200,7 @@ func (s *Server) mountOptions() *fuse.MountOptions {
 
 // extraFlags are the words among Options.Extra that mount(2) takes as flags.
 func extraFlags() map[string]uintptr {
-	return map[string]uintptr{
-		"sync": unix.MS_SYNCHRONOUS, "dirsync": unix.MS_DIRSYNC, "nodiratime": unix.MS_NODIRATIME,
-		"lazytime": unix.MS_LAZYTIME, "mand": unix.MS_MANDLOCK, "silent": unix.MS_SILENT,
-		"iversion": unix.MS_I_VERSION, "relatime": unix.MS_RELATIME, "strictatime": unix.MS_STRICTATIME,
-	}
+	return map[string]uintptr{"sync": unix.MS_SYNCHRONOUS, "dirsync": unix.MS_DIRSYNC, "nodiratime": unix.MS_NODIRATIME}
 }
 
 // mountFlags are the flags for mount(2), for root.

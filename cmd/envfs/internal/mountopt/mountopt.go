@@ -143,7 +143,7 @@ func (o *Options) setSwitch(name string) bool {
 // isDefault tells options that describe what happens anyway.
 func isDefault(name string) bool {
 	switch name {
-	case "defaults", "async", "diratime", "norelatime", "nostrictatime", "nolazytime",
+	case "defaults", "async", "diratime", "norelatime", "nostrictatime", "lazytime", "nolazytime",
 		"loud", "silent", "nomand", "noiversion", "default_permissions":
 		return true
 	}
@@ -154,7 +154,7 @@ func isDefault(name string) bool {
 // system.
 func isKernelFlag(name string) bool {
 	switch name {
-	case "sync", "dirsync", "nodiratime", "lazytime":
+	case "sync", "dirsync", "nodiratime":
 		return true
 	}
 	return false

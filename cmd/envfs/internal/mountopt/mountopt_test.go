@@ -17,6 +17,7 @@ func TestParse(t *testing.T) {
 	}{
 		{"", Options{}},
 		{"defaults", Options{}},
+		{"lazytime,nolazytime", Options{}},
 		{"rw,suid,dev,exec,auto,nouser,async", Options{Suid: true, Dev: true}},
 		{"ro", Options{ReadOnly: true}},
 		{"ro,rw", Options{}},
