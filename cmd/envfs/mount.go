@@ -12,6 +12,7 @@ import (
 
 	"github.com/envfs/envfs/cmd/envfs/internal/logging"
 	"github.com/envfs/envfs/cmd/envfs/internal/mountopt"
+	"github.com/envfs/envfs/internal/secret"
 )
 
 const mountLong = `Show the plaintext of the volume DIR at the directory MOUNTPOINT.
@@ -168,6 +169,7 @@ func (m *mountCommand) run(cmd *cobra.Command) error {
 	}
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
+	secret.ProtectProcess(m.app.log())
 	passphrase, err := m.request.Keys.passphrase(ctx, m.app, m.request.Dir, cfg)
 	if err != nil {
 		return err
