@@ -38,6 +38,8 @@ test-setup:
 
 test: test-setup ## everything: unit, race, FUSE, Vault and real programs
 	ENVFS_TEST_STRICT=$$(integration/setup.sh --strict) $(GO) test -race -timeout 20m ./...
+	@echo 'and without the race detector what it is too slow for, or would change:'
+	$(GO) test -timeout 20m ./crypto ./internal/secret
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'not gofmt-ed'; exit 1; }
