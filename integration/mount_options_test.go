@@ -19,7 +19,7 @@ func TestMountOptions(t *testing.T) {
 		}
 	}
 	r.mount("-o", "dev,suid")
-	r.sh(`echo old > old; touch -a -d 2020-01-01 old; mknod null c 1 3
+	r.sh(`mkdir dir; echo old > old; touch -a -d 2020-01-01 old; mknod null c 1 3
 		cp "$(command -v id)" id; chown 65534:65534 id; chmod 6755 id; chmod 755 .`)
 	r.umount()
 
@@ -30,6 +30,7 @@ func TestMountOptions(t *testing.T) {
 		noDevices   = `! (echo x > null) 2> /dev/null`
 		others      = `setpriv --reuid=65534 --clear-groups cat "$CLEAR/old" > /dev/null 2>&1`
 		writable    = `echo new > new; rm new`
+		dirOld      = `touch -a -d 2020-01-01 dir; ls dir > /dev/null; test "$(stat -c %X dir)" = "$(date -d 2020-01-01 +%s)"`
 		untouched   = `touch -a -d 2020-01-01 old; cat old > /dev/null; test "$(stat -c %X old)" = "$(date -d 2020-01-01 +%s)"`
 	)
 	usual := strings.Join([]string{runsAsRoot, noDevices, writable, "! " + others}, "; ")
@@ -41,7 +42,7 @@ func TestMountOptions(t *testing.T) {
 		"ro":          {"ro", `! (echo x > new) 2> /dev/null; ! rm -f old 2> /dev/null; ! chmod 600 old 2> /dev/null; grep -q old old`},
 		"ro,rw":       {"rw !ro", writable},
 		"allow_other": {"allow_other default_permissions", others + "; chmod 600 old; ! " + others + "; chmod 644 old"},
-		"noatime":     {"noatime !relatime", untouched},
+		"noatime":     {"noatime !relatime", untouched + "; " + dirOld},
 		"relatime":    {"relatime !noatime", usual},
 		"strictatime": {"!noatime", usual},
 		"dev":         {"!nodev nosuid", devices},
@@ -52,7 +53,7 @@ func TestMountOptions(t *testing.T) {
 		"noexec":      {"noexec", `! ./id 2> /dev/null`},
 		"sync":        {"sync", usual},
 		"dirsync":     {"dirsync", usual},
-		"nodiratime":  {"nodiratime", usual},
+		"nodiratime":  {"nodiratime", dirOld + "; " + usual},
 		"lazytime":    {"rw", usual},
 		"debug":       {"rw", writable},
 

@@ -24,6 +24,8 @@ func TestParse(t *testing.T) {
 		{"rw,ro", Options{ReadOnly: true}},
 		{"allow_other,nonempty", Options{AllowOther: true, NonEmpty: true}},
 		{"noatime", Options{NoAtime: true}},
+		{"nodiratime", Options{NoDirAtime: true}},
+		{"nodiratime,diratime", Options{}},
 		{"noatime,relatime", Options{}},
 		{"noatime,strictatime", Options{}},
 		{"dev,nodev,suid,nosuid", Options{}},
