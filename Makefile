@@ -9,7 +9,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED ?= 1
 
-.PHONY: help build install test test-setup lint bench bench-disk bench-vault bench-go fuzz demo man clean
+.PHONY: help build install test test-setup soak lint bench bench-disk bench-vault bench-go fuzz demo man clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test: test-setup ## everything: unit, race, FUSE, Vault and real programs
 	ENVFS_TEST_STRICT=$$(integration/setup.sh --strict) $(GO) test -race -timeout 20m ./...
 	@echo 'and without the race detector what it is too slow for, or would change:'
 	$(GO) test -timeout 20m ./crypto ./internal/secret
+
+soak: ## what draws at random or makes every call fail, in its long form (for a night; ENVFS_SOAK=2 is twice that)
+	ENVFS_SOAK=$${ENVFS_SOAK:-1} $(GO) test -timeout 0 -run 'TestExercise|TestEveryCallStruck' ./fs ./volume
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'not gofmt-ed'; exit 1; }
