@@ -38,6 +38,11 @@ test-setup:
 
 test: test-setup ## everything: unit, race, FUSE, Vault and real programs
 	ENVFS_TEST_STRICT=$$(integration/setup.sh --strict) $(GO) test -race -timeout 20m ./...
+	@echo 'and without the race detector what it is too slow for, or would change:'
+	$(GO) test -timeout 20m ./crypto ./internal/secret
+
+soak: ## what draws at random or makes every call fail, in its long form (for a night; ENVFS_SOAK=2 is twice that)
+	ENVFS_SOAK=$${ENVFS_SOAK:-1} $(GO) test -timeout 0 -run 'TestExercise|TestEveryCallStruck' ./fs ./volume
 
 soak: test-setup ## the long forms of the tests: tens of thousands of power cuts, hundreds of killed daemons (under an hour)
 	ENVFS_POWERCUTS=60 $(GO) test -timeout 90m -v -run 'PowerCuts' ./internal/backing/powercut ./volume ./fs

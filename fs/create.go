@@ -19,22 +19,35 @@ const (
 )
 
 // modeFor returns the mode to create an entry with. The file system below applies a default ACL by itself, if there is one.
-func (s *Server) modeFor(p place, mode, umask uint32) uint32 {
+func (s *Server) modeFor(p place, mode, umask uint32) (uint32, error) {
 	if s.opts.DisableXattr {
-		return mode &^ umask
+		return mode &^ umask, nil
 	}
-	state := p.dir.dir.acl.state.Load()
+	acl := &p.dir.dir.acl.state
+	state := acl.Load()
 	if state == aclUnknown {
-		state = aclNone
-		if n, err := s.store.Getxattr(backing.Target{FD: p.fd, Name: "."}, aclDefault, nil); err == nil && n > 0 {
-			state = aclPresent
+		var err error
+		if state, err = s.askForACL(p.fd); err != nil {
+			return 0, err
 		}
-		p.dir.dir.acl.state.Store(state)
+		acl.Store(state)
 	}
 	if state == aclPresent {
-		return mode
+		return mode, nil
 	}
-	return mode &^ umask
+	return mode &^ umask, nil
+}
+
+// askForACL asks whether a directory has a default ACL. Only the answers that mean "none" count as that: any other is passed
+// on and not remembered, or the umask would go on taking away what the ACL gives.
+func (s *Server) askForACL(dir int) (state int32, err error) {
+	switch n, err := s.store.Getxattr(backing.Target{FD: dir, Name: "."}, aclDefault, nil); {
+	case err == unix.ENODATA || err == unix.EOPNOTSUPP || err == nil && n == 0:
+		return aclNone, nil
+	case err != nil:
+		return aclUnknown, err
+	}
+	return aclPresent, nil
 }
 
 // giveTo makes a new entry belong to the caller, as if the caller had made it: the group is the caller's, unless the
@@ -119,14 +132,21 @@ func (s *Server) dropUnused(dir int, n volume.Name) {
 // Mkdir makes a directory.
 func (s *Server) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	return s.make(&in.InHeader, name, out, func(p place) (uint32, error) {
-		return 0, s.store.Mkdir(p.fd, p.name.Stored, s.modeFor(p, in.Mode, in.Umask))
+		mode, err := s.modeFor(p, in.Mode, in.Umask)
+		if err != nil {
+			return 0, err
+		}
+		return 0, s.store.Mkdir(p.fd, p.name.Stored, mode)
 	}, s.store.Rmdir)
 }
 
 // Mknod makes a fifo, a socket, a device node, or an empty regular file, which needs no header and no key yet.
 func (s *Server) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	return s.make(&in.InHeader, name, out, func(p place) (uint32, error) {
-		mode := s.modeFor(p, in.Mode, in.Umask)
+		mode, err := s.modeFor(p, in.Mode, in.Umask)
+		if err != nil {
+			return 0, err
+		}
 		return mode, s.store.Mknod(p.fd, p.name.Stored, mode, int(in.Rdev))
 	}, s.store.Unlink)
 }

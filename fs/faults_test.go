@@ -82,6 +82,7 @@ var silent = map[string]string{
 	"volume.(*sealer)":              "likewise",
 	"volume.(*Volume).decodeLong":   "the entry is shown under its stored name",
 	"fs.(*Server).announce":         "getting keys ahead of need",
+	"fs.(*Server).GetXAttr":         "the kernel itself asks, for security.capability, and takes a failure for none",
 	"fs.(*Server).Forget":           "the kernel waits for no answer",
 	"fs.(*Server).Read":             "the kernel asks again, for each page",
 }

@@ -297,10 +297,13 @@ func (s *Server) create(cancel <-chan struct{}, in *fuse.CreateIn, name string, 
 		return nil, statusOf(err)
 	}
 	defer p.done()
+	mode, err := s.modeFor(p, in.Mode, in.Umask)
+	if err != nil {
+		return nil, statusOf(err)
+	}
 	if err := s.storeFullName(p); err != nil {
 		return nil, statusOf(err)
 	}
-	mode := s.modeFor(p, in.Mode, in.Umask)
 	fd, err := s.store.Open(p.fd, p.name.Stored, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, mode)
 	if err == unix.EEXIST && in.Flags&unix.O_EXCL == 0 {
 		// Somebody put it there behind the mount. The kernel looks again after ESTALE.
@@ -338,7 +341,10 @@ func (s *Server) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Cr
 		return statusOf(err)
 	}
 	defer p.done()
-	mode := s.modeFor(p, in.Mode, in.Umask)
+	mode, err := s.modeFor(p, in.Mode, in.Umask)
+	if err != nil {
+		return statusOf(err)
+	}
 	flags := unix.O_TMPFILE | unix.O_RDWR | int(in.Flags&unix.O_EXCL)
 	fd, err := s.store.Open(p.fd, ".", flags, mode)
 	if err != nil {

@@ -75,7 +75,7 @@ func (s *Server) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 	if n.dir == nil {
 		return fuse.ENOTDIR
 	}
-	fd, err := s.openDirectory(n, unix.O_RDONLY)
+	fd, err := s.openToList(n)
 	if err != nil {
 		return statusOf(err)
 	}
@@ -83,6 +83,14 @@ func (s *Server) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_CACHE_DIR
 	s.openNow.Add(1)
 	return fuse.OK
+}
+
+// openToList opens a directory whose entries are going to be read.
+func (s *Server) openToList(n *inode) (int, error) {
+	if !s.opts.NoAtime && !s.opts.NoDirAtime {
+		return s.openDirectory(n, unix.O_RDONLY)
+	}
+	return withoutAtime(unix.O_RDONLY, func(flags int) (int, error) { return s.openDirectory(n, flags) })
 }
 
 // ReleaseDir closes a directory.

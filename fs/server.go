@@ -24,7 +24,8 @@ type Options struct {
 	// WriteThrough makes each write(2) reach the backing file before it returns. By default the kernel keeps written pages
 	// until it writes them back or somebody calls fsync(2).
 	WriteThrough      bool
-	NoAtime           bool
+	NoAtime           bool     // reading changes no access time, but that of a symbolic link
+	NoDirAtime        bool     // likewise for directories alone
 	Dev, Suid, NoExec bool     // device nodes and set-id bits work; programs do not
 	FsName            string   // shown as the source of the mount
 	Extra             []string // further options for the kernel
@@ -200,11 +201,7 @@ func (s *Server) mountOptions() *fuse.MountOptions {
 
 // extraFlags are the words among Options.Extra that mount(2) takes as flags.
 func extraFlags() map[string]uintptr {
-	return map[string]uintptr{
-		"sync": unix.MS_SYNCHRONOUS, "dirsync": unix.MS_DIRSYNC, "nodiratime": unix.MS_NODIRATIME,
-		"lazytime": unix.MS_LAZYTIME, "mand": unix.MS_MANDLOCK, "silent": unix.MS_SILENT,
-		"iversion": unix.MS_I_VERSION, "relatime": unix.MS_RELATIME, "strictatime": unix.MS_STRICTATIME,
-	}
+	return map[string]uintptr{"sync": unix.MS_SYNCHRONOUS, "dirsync": unix.MS_DIRSYNC}
 }
 
 // mountFlags are the flags for mount(2), for root.
@@ -215,7 +212,7 @@ func (s *Server) mountFlags() uintptr {
 		flag uintptr
 	}{
 		{!s.opts.Dev, unix.MS_NODEV}, {!s.opts.Suid, unix.MS_NOSUID}, {s.opts.NoExec, unix.MS_NOEXEC},
-		{s.opts.ReadOnly, unix.MS_RDONLY}, {s.opts.NoAtime, unix.MS_NOATIME},
+		{s.opts.ReadOnly, unix.MS_RDONLY}, {s.opts.NoAtime, unix.MS_NOATIME}, {s.opts.NoDirAtime, unix.MS_NODIRATIME},
 	} {
 		if f.on {
 			flags |= f.flag

@@ -60,7 +60,8 @@ func need(t *testing.T, programs ...string) {
 	t.Helper()
 	packages := map[string]string{
 		"setfacl": "acl", "getfacl": "acl", "getfattr": "attr", "setfattr": "attr", "unshare": "util-linux", "mount": "mount",
-		"umount": "mount", "findmnt": "util-linux", "fusermount3": "fuse3", "find": "findutils", "du": "coreutils", "dd": "coreutils",
+		"umount": "mount", "findmnt": "util-linux", "setpriv": "util-linux",
+		"script": "bsdutils", "fusermount3": "fuse3", "find": "findutils", "du": "coreutils", "dd": "coreutils",
 	}
 	for _, program := range programs {
 		if _, err := exec.LookPath(program); err == nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/envfs/envfs/cmd/envfs/internal/logging"
 	"github.com/envfs/envfs/cmd/envfs/internal/mountopt"
+	"github.com/envfs/envfs/internal/secret"
 )
 
 const mountLong = `Show the plaintext of the volume DIR at the directory MOUNTPOINT.
@@ -41,11 +42,12 @@ Options of -o, separated by commas and as in fstab:
   allow_other                     let all users in, as permissions of files say;
                                   without it only the user who mounts gets in
   nonempty                        mount over a directory that is not empty
-  noatime, relatime, strictatime  when reading updates access times (default:
-                                  as the file system of DIR does)
+  noatime, relatime, strictatime, when reading updates access times (default:
+  nodiratime                      as the file system of DIR does, which is
+                                  always so for symbolic links)
   dev, nodev, suid, nosuid,       whether device nodes, set-user-ID bits and
   exec, noexec                    programs work (default: nodev,nosuid,exec)
-  sync, dirsync, nodiratime, …    handed to the kernel
+  sync, dirsync                   handed to the kernel
   context=, fscontext=, …         security labels, handed to the kernel
   debug                           log each request
   fastopen                        the kernel opens and closes files itself:
@@ -183,6 +185,7 @@ func (m *mountCommand) run(cmd *cobra.Command) error {
 	}
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
+	secret.ProtectProcess(m.app.log())
 	passphrase, err := m.request.Keys.passphrase(ctx, m.app, m.request.Dir, cfg)
 	if err != nil {
 		return err

@@ -47,7 +47,7 @@ func checkMountpoint(r *mountRequest) error {
 	given := r.Mountpoint
 	point, err := mounts.Resolve(given)
 	if errors.Is(err, fs.ErrNotExist) {
-		return about(given, errNoMountpoint)
+		return about(given, missingMountpoint(r.Dir, given))
 	}
 	if err != nil {
 		return err
@@ -83,6 +83,19 @@ func checkMountpoint(r *mountRequest) error {
 		return nil
 	}
 	return checkEmpty(given)
+}
+
+// missingMountpoint says what is wrong with a mountpoint that is not there. To make it helps only outside of the ciphertext
+// directory.
+func missingMountpoint(dir, given string) error {
+	parent, err := resolve(filepath.Dir(given))
+	if err != nil {
+		return errNoMountpoint
+	}
+	if inside, err := isInside(filepath.Join(parent, filepath.Base(given)), dir); err == nil && inside {
+		return errInsideSource
+	}
+	return errNoMountpoint
 }
 
 // checkNesting compares two resolved directories and all above them, as files

@@ -116,7 +116,7 @@ func (s *session) serveMount(mon *monitor) error {
 func (r *mountRequest) fsOptions(log *slog.Logger) fs.Options {
 	o := r.Options
 	return fs.Options{
-		AllowOther: o.AllowOther, ReadOnly: o.ReadOnly, NoAtime: o.NoAtime,
+		AllowOther: o.AllowOther, ReadOnly: o.ReadOnly, NoAtime: o.NoAtime, NoDirAtime: o.NoDirAtime,
 		Dev: o.Dev, Suid: o.Suid, NoExec: o.NoExec, Debug: o.Debug, Extra: o.Kernel,
 		WriteThrough: r.Cache == cacheWritethrough,
 		DisableXattr: r.Xattr == xattrOff,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -159,6 +160,7 @@ func (u *umountCommand) listHolders(m mounts.Mount) {
 	if err != nil {
 		u.app.warn("cannot find out who holds %s: %v", m.Point, err)
 	}
+	held = exceptOwn(held)
 	for i, h := range held {
 		if i == maxHolders {
 			fmt.Fprintf(u.app.stderr, "envfs: … and %d more\n", len(held)-maxHolders)
@@ -173,4 +175,13 @@ func (u *umountCommand) listHolders(m mounts.Mount) {
 	default:
 		fmt.Fprintln(u.app.stderr, "envfs: no process was found: it may be a loop device, a swap file or an NFS export")
 	}
+}
+
+// exceptOwn leaves out what this process has inherited, the working directory of its shell say, unless nobody else has it.
+func exceptOwn(held []mounts.Holder) []mounts.Holder {
+	others := slices.DeleteFunc(slices.Clone(held), func(h mounts.Holder) bool { return h.PID == os.Getpid() })
+	if len(others) == 0 {
+		return held
+	}
+	return others
 }

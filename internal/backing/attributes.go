@@ -111,6 +111,9 @@ func (s *Store) Access(t Target, mask uint32) error {
 
 // Getxattr reads an extended attribute into dest and returns its size; with an empty dest only the size.
 func (s *Store) Getxattr(t Target, attr string, dest []byte) (n int, err error) {
+	if err := s.before(t.call(OpGetxattr, 0)); err != nil {
+		return 0, err
+	}
 	if t.Name != "" {
 		if n, ok, err := s.getxattrAt(t.FD, t.Name, attr, dest); ok {
 			return n, err
@@ -130,6 +133,9 @@ func (s *Store) Getxattr(t Target, attr string, dest []byte) (n int, err error) 
 
 // Listxattr reads the NUL-separated names of the attributes into dest; with an empty dest it returns the size needed.
 func (s *Store) Listxattr(t Target, dest []byte) (n int, err error) {
+	if err := s.before(t.call(OpGetxattr, 0)); err != nil {
+		return 0, err
+	}
 	path, follow := t.path()
 	err = retry(func() error {
 		if follow {

@@ -38,6 +38,7 @@ const (
 	OpRename    Op = "rename"
 	OpSetattr   Op = "setattr"
 	OpXattr     Op = "xattr"
+	OpGetxattr  Op = "getxattr" // lists them, too
 	OpReaddir   Op = "readdir"
 )
 

@@ -167,26 +167,29 @@ func TestNoAnswer(t *testing.T) {
 	works("restarted")
 
 	s.Pause()
-	begun := time.Now()
-	err := unwrapError(t.Context(), k, wrapped[0])
-	wantClass(t, "silent", err, keyring.ErrUnreachable, "")
-	if d := time.Since(begun); d > 5*time.Second {
-		t.Errorf("silent: gave up after %v; the bound is 1 s", d)
-	}
+	wantClass(t, "silent", unwrapError(t.Context(), k, wrapped[0]), keyring.ErrUnreachable, "")
+	s.Resume()
+	works("resumed")
+}
+
+// A server that is silent holds a call no longer than the caller wants to wait, however long the keyring would. Where this is
+// broken the calls do not come back.
+func TestNoAnswerToAnImpatientCaller(t *testing.T) {
+	s := start(t)
+	t.Setenv("VAULT_TOKEN", s.Token(0, "mount"))
+	k := mustOpen(t, vault.Options{Key: "docs", Wait: time.Hour})
+	_, wrapped := mustWrap(t, k, 1)
+	s.Pause()
+	defer s.Resume()
+
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	begun = time.Now()
-	wantClass(t, "silent, with a deadline", unwrapError(ctx, k, wrapped[0]), keyring.ErrUnreachable, "")
-	if d := time.Since(begun); d > 900*time.Millisecond {
-		t.Errorf("gave up after %v; the caller's deadline was 50 ms", d)
-	}
+	wantClass(t, "with a deadline", unwrapError(ctx, k, wrapped[0]), keyring.ErrUnreachable, "")
 	ctx, cancel = context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
 	if err := unwrapError(ctx, k, wrapped[0]); !errors.Is(err, context.Canceled) || keyring.Class(err) != nil {
-		t.Errorf("silent, interrupted: %v; want context.Canceled without a class", err)
+		t.Errorf("interrupted: %v; want context.Canceled without a class", err)
 	}
-	s.Resume()
-	works("resumed")
 }
 
 // A call that begins during an outage succeeds if the outage ends in time.

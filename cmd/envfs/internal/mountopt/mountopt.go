@@ -23,6 +23,7 @@ type Options struct {
 	AllowOther bool // allow_other: every user, with the kernel's permission checks
 	NonEmpty   bool // nonempty: mount over a directory that has entries
 	NoAtime    bool // noatime
+	NoDirAtime bool // nodiratime
 	Dev        bool // dev: device nodes work
 	Suid       bool // suid: set-user-ID and set-group-ID bits work
 	NoExec     bool // noexec
@@ -114,6 +115,10 @@ func (o *Options) setSwitch(name string) bool {
 		o.NoAtime = true
 	case "atime", "relatime", "strictatime":
 		o.NoAtime = false
+	case "nodiratime":
+		o.NoDirAtime = true
+	case "diratime":
+		o.NoDirAtime = false
 	case "dev":
 		o.Dev = true
 	case "nodev":
@@ -143,7 +148,7 @@ func (o *Options) setSwitch(name string) bool {
 // isDefault tells options that describe what happens anyway.
 func isDefault(name string) bool {
 	switch name {
-	case "defaults", "async", "diratime", "norelatime", "nostrictatime", "nolazytime",
+	case "defaults", "async", "norelatime", "nostrictatime", "lazytime", "nolazytime",
 		"loud", "silent", "nomand", "noiversion", "default_permissions":
 		return true
 	}
@@ -154,7 +159,7 @@ func isDefault(name string) bool {
 // system.
 func isKernelFlag(name string) bool {
 	switch name {
-	case "sync", "dirsync", "nodiratime", "lazytime":
+	case "sync", "dirsync":
 		return true
 	}
 	return false
