@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -347,4 +348,28 @@ func TestForgottenFileKeepsItsState(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, "the file to be forgotten", func() bool { return r.server.Stats().Inodes == 1 })
+}
+
+// TestReadNeedsNoPipe: an answer goes to the kernel in one call. A library that may splice fills a pipe first, in vain.
+func TestReadNeedsNoPipe(t *testing.T) {
+	r, _ := newTallyRig(t, 0, Options{})
+	r.write("f", []byte("content"))
+	r.remount()
+	pipes := func() (n int) {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(target, "pipe:") {
+				n++
+			}
+		}
+		return n
+	}
+	before := pipes()
+	r.want("f", []byte("content"))
+	if after := pipes(); after > before {
+		t.Errorf("%d ends of pipes after a read, %d before", after, before)
+	}
 }

@@ -166,7 +166,10 @@ func (s *Server) mountOptions() *fuse.MountOptions {
 		EnableSymlinkCaching: true, EnableAcl: s.opts.AllowOther && !s.opts.DisableXattr, DisableXAttrs: s.opts.DisableXattr,
 		// One mount owns the volume, so nothing changes a file behind the kernel's cache.
 		ExplicitDataCacheControl: true,
-		Debug:                    s.opts.Debug, Logger: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		// Content is decrypted into memory, so it never comes out of a pipe. go-fuse would try one for every read: it writes the
+		// header into it, finds nothing to splice, and empties it again.
+		DisableSplice: true,
+		Debug:         s.opts.Debug, Logger: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ExtraCapabilities: fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DONT_MASK |
 			fuse.CAP_ASYNC_DIO,
 		DirectMountStrict: s.uid == 0,
