@@ -18,6 +18,7 @@ type inode struct {
 	generation uint64 // tells apart inodes that had the same node ID; fixed
 	key        inodeKey
 	kind       uint32 // S_IFMT bits; fixed
+	absent     absentAttrs
 
 	// Where the inode is found: a name in a directory. A detached inode has no name left (parent is nil), and is reached
 	// through its open File or through pin. Written with the locks of the directories concerned and table.mu held;
