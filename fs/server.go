@@ -313,11 +313,12 @@ func (s *Server) SetDebug(bool) {}
 
 // Forget drops look-ups of an inode.
 func (s *Server) Forget(id, lookups uint64) {
-	if n := s.table.forget(id, lookups); n != nil {
-		if s.opts.FastOpen {
-			s.held.forget(n)
-		}
+	n, gone := s.table.forget(id, lookups)
+	switch {
+	case gone:
 		s.discard(n)
+	case n != nil && s.opts.FastOpen:
+		s.held.forget(n)
 	}
 }
 

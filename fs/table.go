@@ -266,22 +266,25 @@ func (t *table) location(n *inode) (l link, ok bool) {
 	return link{}, false
 }
 
-// forget takes back count look-ups and returns the inode if that were all, so that what it holds can be closed. While the
-// inode has a File it stays: the file may be waiting for its seal, and whoever finds it anew must use that File, since two that
+// forget takes back count look-ups and returns the inode if that were all, and whether it is gone, so that what it holds can be
+// closed. While the inode has a File it stays: the file may be waiting for its seal, and whoever finds it anew must use that File, since two that
 // seal one header would not know of each other; and the kernel's release may still be on its way in another thread.
-func (t *table) forget(id, count uint64) *inode {
+func (t *table) forget(id, count uint64) (n *inode, gone bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if id >= uint64(len(t.nodes)) || t.nodes[id] == nil || id == rootID {
-		return nil
+		return nil, false
 	}
-	n := t.nodes[id]
+	n = t.nodes[id]
 	n.lookups -= min(count, n.lookups)
-	if n.lookups > 0 || n.file.Load() != nil {
-		return nil
+	switch {
+	case n.lookups > 0:
+		return nil, false
+	case n.file.Load() != nil:
+		return n, false
 	}
 	t.remove(n)
-	return n
+	return n, true
 }
 
 // closed is called when n has no File any more. It returns n if the kernel had forgotten it before, like forget.
