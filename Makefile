@@ -9,7 +9,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED ?= 1
 
-.PHONY: help build install test test-setup lint bench bench-disk bench-vault bench-go fuzz demo man clean
+.PHONY: help build install test test-setup lint bench bench-disk bench-vault bench-go bench-soak fuzz demo man clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench-vault: build ## what the distance to Vault costs, at 0, 10 and 50 ms
 
 bench-go: ## Go benchmarks of the block path, the header codec, names and keyrings
 	$(GO) test -run '^$$' -bench . -benchmem ./crypto/... ./volume/... ./keyring/...
+
+bench-soak: ## a million files made and removed: the daemon must hold no more than before
+	ENVFS_SOAK_FILES=1000000 $(GO) test -count 1 -v -timeout 6h -run '^TestNothingRetained$$' ./fs
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@set -e; for pkg in $$($(GO) list ./...); do \

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -237,9 +240,22 @@ func TestSpace(t *testing.T) {
 	}
 }
 
-// TestNothingRetained: what the daemon holds for files is gone once they are.
+// heap is what is in use of it, in bytes.
+func heap() int64 {
+	runtime.GC()
+	debug.FreeOSMemory() // so that pools are empty, too
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// TestNothingRetained: what the daemon holds for files is gone once they are. ENVFS_SOAK_FILES is how many are made and removed.
 func TestNothingRetained(t *testing.T) {
 	r, _ := newTallyRig(t, 0, Options{})
+	files, err := strconv.Atoi(os.Getenv("ENVFS_SOAK_FILES"))
+	if err != nil {
+		files = 300
+	}
 	cycle := func() {
 		for i := range 100 {
 			name := fmt.Sprint(i)
@@ -262,9 +278,15 @@ func TestNothingRetained(t *testing.T) {
 	}
 	cycle()
 	r.seal()
-	fds, ids := descriptors(), len(r.server.table.nodes)
-	for range 3 {
+	fds, ids, before := descriptors(), len(r.server.table.nodes), heap()
+	for range files / 100 {
 		cycle()
+	}
+	r.seal()
+	if grown := heap() - before; grown > 2<<20 {
+		t.Errorf("the heap has grown by %d bytes over %d files", grown, files)
+	} else {
+		t.Logf("heap: %d bytes before, grown by %d over %d files", before, grown, files)
 	}
 	if got := descriptors(); got > fds+2 {
 		t.Errorf("%d descriptors, %d before", got, fds)
