@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -137,6 +138,7 @@ func newServer(v *volume.Volume, o Options) (*Server, error) {
 	s.rootDev = uint64(st.Dev)
 	s.root = &inode{key: keyOf(&st), kind: unix.S_IFDIR, dir: &directory{fd: -1}}
 	s.table = newTable(s.root)
+	s.table.smaller = func() { go debug.FreeOSMemory() } // the runtime would keep it for long
 	s.gate = &gate{RawFileSystem: s, s: s}
 	fd, err := s.store.Open(v.Root(), ".", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
