@@ -158,7 +158,7 @@ func (w *verify) look(fd int, which blockChoice) (l fileLook) {
 		l.id = w.claimedID(fd)
 		return l
 	}
-	defer f.key.close()
+	defer f.key.close(false)
 	if !f.key.ready.Load() {
 		l.empty = true
 		return l
