@@ -9,7 +9,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED ?= 1
 
-.PHONY: help build install test test-setup soak lint bench bench-disk bench-vault bench-go fuzz demo man clean
+.PHONY: help build install test test-setup soak lint bench bench-disk bench-vault bench-go bench-soak fuzz demo man clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,9 +41,6 @@ test: test-setup ## everything: unit, race, FUSE, Vault and real programs
 	@echo 'and without the race detector what it is too slow for, or would change:'
 	$(GO) test -timeout 20m ./crypto ./internal/secret
 
-soak: ## what draws at random or makes every call fail, in its long form (for a night; ENVFS_SOAK=2 is twice that)
-	ENVFS_SOAK=$${ENVFS_SOAK:-1} $(GO) test -timeout 0 -run 'TestExercise|TestEveryCallStruck' ./fs ./volume
-
 soak: test-setup ## the long forms of the tests: tens of thousands of power cuts, hundreds of killed daemons (under an hour)
 	ENVFS_POWERCUTS=60 $(GO) test -timeout 90m -v -run 'PowerCuts' ./internal/backing/powercut ./volume ./fs
 	ENVFS_KILLS=100 $(GO) test -timeout 60m -v -run TestKilledUnderLoad ./integration
@@ -65,6 +62,9 @@ bench-vault: build ## what the distance to Vault costs, at 0, 10 and 50 ms
 
 bench-go: ## Go benchmarks of the block path, the header codec, names and keyrings
 	$(GO) test -run '^$$' -bench . -benchmem ./crypto/... ./volume/... ./keyring/...
+
+bench-soak: ## a million files made and removed: the daemon must hold no more than before
+	ENVFS_SOAK_FILES=1000000 $(GO) test -count 1 -v -timeout 6h -run '^TestNothingRetained$$' ./fs
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@set -e; for pkg in $$($(GO) list ./...); do \

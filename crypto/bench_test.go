@@ -6,6 +6,7 @@ import (
 	"crypto/cipher"
 	"fmt"
 	"testing"
+	"time"
 )
 
 // What to compare with: the standard library's AES-256-GCM over the same number of
@@ -78,6 +79,59 @@ func BenchmarkOpen(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkBeside does both by turns and compares the fastest runs, which a busy machine does not disturb. It reports what
+// share of the standard library's speed is reached.
+func BenchmarkBeside(b *testing.B) {
+	for _, blocks := range benchBlocks {
+		aead, nonce, c := stdlibGCM(b), make([]byte, 12), newContent(b, 7, testFile)
+		plain := make([]byte, blocks*BlockSize)
+		sealed, dst := seal(c, plain, 0), make([]byte, SealedLen(len(plain)))
+		theirs := bytes.Repeat(aead.Seal(nil, nonce, plain[:BlockSize], nil), blocks)
+		size := len(theirs) / blocks
+		b.Run(fmt.Sprintf("open/blocks=%d", blocks), func(b *testing.B) {
+			beside(b, blocks, func() error {
+				for i := range blocks {
+					if _, err := aead.Open(plain[i*BlockSize:][:0], nonce, theirs[i*size:][:size], nil); err != nil {
+						return err
+					}
+				}
+				return nil
+			}, func() error {
+				_, err := c.OpenBlocks(plain, sealed, 0, HolesForbidden)
+				return err
+			})
+		})
+		b.Run(fmt.Sprintf("seal/blocks=%d", blocks), func(b *testing.B) {
+			beside(b, blocks, func() error {
+				for i := range blocks {
+					aead.Seal(dst[i*CipherBlockSize:][:0], nonce, plain[i*BlockSize:][:BlockSize], nil)
+				}
+				return nil
+			}, func() error {
+				c.SealBlocks(dst, plain, 0)
+				return nil
+			})
+		})
+	}
+}
+
+// beside runs stdlib and ours by turns, each for long enough to be timed and so short that it is rarely interrupted.
+func beside(b *testing.B, blocks int, stdlib, ours func() error) {
+	fastest := [2]time.Duration{time.Hour, time.Hour}
+	for b.Loop() {
+		for i, f := range []func() error{stdlib, ours} {
+			began := time.Now()
+			for range max(1, 32/blocks) {
+				if err := f(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			fastest[i] = min(fastest[i], time.Since(began))
+		}
+	}
+	b.ReportMetric(100*float64(fastest[0])/float64(fastest[1]), "%stdlib")
 }
 
 // A hole costs the comparison with zero and the clearing of the plaintext.

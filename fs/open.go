@@ -420,6 +420,8 @@ func (s *Server) begin(fd int, key *newKey, caller *fuse.Caller, p place, mode u
 	n := adopt(&st)
 	ev.n = n
 	n.file.Store(f)
+	seen, _ := n.absent.look(capabilityAttr)
+	n.absent.note(seen, capabilityAttr) // nobody can have given it any yet, and the kernel asks before it writes
 	s.fillEntry(n, &st, &out.EntryOut)
 	s.opened(&out.OpenOut)
 	return n, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -138,6 +139,7 @@ func newServer(v *volume.Volume, o Options) (*Server, error) {
 	s.rootDev = uint64(st.Dev)
 	s.root = &inode{key: keyOf(&st), kind: unix.S_IFDIR, dir: &directory{fd: -1}}
 	s.table = newTable(s.root)
+	s.table.smaller = func() { go debug.FreeOSMemory() } // the runtime would keep it for long
 	s.gate = &gate{RawFileSystem: s, s: s}
 	fd, err := s.store.Open(v.Root(), ".", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -167,7 +169,10 @@ func (s *Server) mountOptions() *fuse.MountOptions {
 		EnableSymlinkCaching: true, EnableAcl: s.opts.AllowOther && !s.opts.DisableXattr, DisableXAttrs: s.opts.DisableXattr,
 		// One mount owns the volume, so nothing changes a file behind the kernel's cache.
 		ExplicitDataCacheControl: true,
-		Debug:                    s.opts.Debug, Logger: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		// Content is decrypted into memory, so it never comes out of a pipe. go-fuse would try one for every read: it writes the
+		// header into it, finds nothing to splice, and empties it again.
+		DisableSplice: true,
+		Debug:         s.opts.Debug, Logger: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ExtraCapabilities: fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DONT_MASK |
 			fuse.CAP_ASYNC_DIO,
 		DirectMountStrict: s.uid == 0,
@@ -307,11 +312,12 @@ func (s *Server) SetDebug(bool) {}
 
 // Forget drops look-ups of an inode.
 func (s *Server) Forget(id, lookups uint64) {
-	if n := s.table.forget(id, lookups); n != nil {
-		if s.opts.FastOpen {
-			s.held.forget(n)
-		}
+	n, gone := s.table.forget(id, lookups)
+	switch {
+	case gone:
 		s.discard(n)
+	case n != nil && s.opts.FastOpen:
+		s.held.forget(n)
 	}
 }
 

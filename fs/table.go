@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -18,6 +19,7 @@ type inode struct {
 	generation uint64 // tells apart inodes that had the same node ID; fixed
 	key        inodeKey
 	kind       uint32 // S_IFMT bits; fixed
+	absent     absentAttrs
 
 	// Where the inode is found: a name in a directory. A detached inode has no name left (parent is nil), and is reached
 	// through its open File or through pin. Written with the locks of the directories concerned and table.mu held;
@@ -64,6 +66,8 @@ type table struct {
 	aliases map[*inode][]link   // further names of hard-linked inodes; guarded by mu
 	hidden  map[*inode]hiddenTime
 	known   int    // inodes in nodes; guarded by mu
+	peak    int    // the most that known was since the table was last made smaller; guarded by mu
+	smaller func() // called, with mu held, when the table was made smaller; fixed
 	serial  uint64 // last generation given out; guarded by mu
 }
 
@@ -75,7 +79,7 @@ type hiddenTime struct {
 func newTable(root *inode) *table {
 	t := &table{
 		nodes: make([]*inode, rootID+1), byKey: map[inodeKey]*inode{}, aliases: map[*inode][]link{},
-		hidden: map[*inode]hiddenTime{},
+		hidden: map[*inode]hiddenTime{}, smaller: func() {},
 	}
 	root.id, root.lookups = rootID, 1
 	t.nodes[rootID], t.byKey[root.key], t.known = root, root, 1
@@ -137,6 +141,7 @@ func (t *table) insert(key inodeKey, kind uint32) *inode {
 		t.nodes = append(t.nodes, n)
 	}
 	t.known++
+	t.peak = max(t.peak, t.known)
 	return n
 }
 
@@ -265,22 +270,25 @@ func (t *table) location(n *inode) (l link, ok bool) {
 	return link{}, false
 }
 
-// forget takes back count look-ups and returns the inode if that were all, so that what it holds can be closed. While the
-// inode has a File it stays: the file may be waiting for its seal, and whoever finds it anew must use that File, since two that
+// forget takes back count look-ups and returns the inode if that were all, and whether it is gone, so that what it holds can be
+// closed. While the inode has a File it stays: the file may be waiting for its seal, and whoever finds it anew must use that File, since two that
 // seal one header would not know of each other; and the kernel's release may still be on its way in another thread.
-func (t *table) forget(id, count uint64) *inode {
+func (t *table) forget(id, count uint64) (n *inode, gone bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if id >= uint64(len(t.nodes)) || t.nodes[id] == nil || id == rootID {
-		return nil
+		return nil, false
 	}
-	n := t.nodes[id]
+	n = t.nodes[id]
 	n.lookups -= min(count, n.lookups)
-	if n.lookups > 0 || n.file.Load() != nil {
-		return nil
+	switch {
+	case n.lookups > 0:
+		return nil, false
+	case n.file.Load() != nil:
+		return n, false
 	}
 	t.remove(n)
-	return n
+	return n, true
 }
 
 // closed is called when n has no File any more. It returns n if the kernel had forgotten it before, like forget.
@@ -301,6 +309,39 @@ func (t *table) remove(n *inode) {
 	t.nodes[n.id] = nil
 	t.free = append(t.free, n.id)
 	t.known--
+	if t.peak >= worthShrinking && t.known < t.peak/4 {
+		t.shrink()
+	}
+}
+
+// worthShrinking is a number of inodes whose memory, some 10 MiB, is worth giving back.
+const worthShrinking = 1 << 16
+
+// shrink makes the table anew, because neither maps nor slices become smaller by themselves. The caller holds mu.
+func (t *table) shrink() {
+	t.byKey, t.aliases, t.hidden = copied(t.byKey), copied(t.aliases), copied(t.hidden)
+	end := len(t.nodes)
+	for t.nodes[end-1] == nil {
+		end--
+	}
+	t.nodes = slices.Clone(t.nodes[:end])
+	t.free = nil
+	for id := end - 1; id > rootID; id-- {
+		if t.nodes[id] == nil {
+			t.free = append(t.free, uint64(id))
+		}
+	}
+	t.peak = t.known
+	t.smaller()
+}
+
+// copied returns a map that has room for no more than m holds. maps.Clone would keep the room.
+func copied[K comparable, V any](m map[K]V) map[K]V {
+	c := make(map[K]V, len(m))
+	for k, v := range m {
+		c[k] = v
+	}
+	return c
 }
 
 // size returns the number of inodes that are known.

@@ -36,6 +36,15 @@ func (s *Server) reachAttr(id uint64) (*inode, backing.Target, func(), fuse.Stat
 
 // GetXAttr reads an attribute. With an empty dest only its size is asked for.
 func (s *Server) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+	n := s.table.get(in.NodeId)
+	if n == nil {
+		return 0, fuse.Status(unix.ESTALE)
+	}
+	seen, absent := n.absent.look(attr)
+	if absent {
+		s.touch()
+		return 0, fuse.ENODATA
+	}
 	n, t, done, status := s.reachAttr(in.NodeId)
 	if status != fuse.OK {
 		return 0, status
@@ -49,6 +58,9 @@ func (s *Server) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, attr string, des
 		return 0, noSuchAttr(err)
 	}
 	value, err := s.attr(t, stored)
+	if err == unix.ENODATA {
+		n.absent.note(seen, attr)
+	}
 	if err != nil {
 		return 0, statusOf(err)
 	}
@@ -152,6 +164,7 @@ func (s *Server) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, attr string) 
 // attrChanged is called after an attribute was changed. It drops what is remembered of it.
 func (s *Server) attrChanged(n *inode, attr string) {
 	n.noteAttributes()
+	n.absent.changed()
 	switch attr {
 	case aclDefault:
 		if n.dir != nil {

@@ -224,6 +224,16 @@ func (c *Cache) release(e *entry) {
 	c.letGo(e)
 }
 
+// retire is release of a key that is not kept once nobody holds it.
+func (c *Cache) retire(e *entry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e.refs == 1 && !e.gone {
+		c.remove(e, ErrClosed)
+	}
+	c.letGo(e)
+}
+
 // letGo is release. Called with mu held.
 func (c *Cache) letGo(e *entry) {
 	if e.refs--; e.refs > 0 {

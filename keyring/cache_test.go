@@ -215,6 +215,28 @@ func TestCacheEvictsLeastRecentlyUsed(t *testing.T) {
 	})
 }
 
+// A key whose file is gone is not kept, unless another file of that key is open.
+func TestCacheRetires(t *testing.T) {
+	withCache(t, 1, 10, func(t *testing.T, f cacheFixture) {
+		a, b := f.acquire(t, 0), f.acquire(t, 0)
+		a.Retire()
+		a.Retire()
+		f.wantKey(t, b, 0)
+		b.Release()
+		if got := f.cache.Stats().Keys; got != 1 {
+			t.Fatalf("%d keys are kept after Release; want 1", got)
+		}
+		f.acquire(t, 0).Retire()
+		if got := f.cache.Stats().Keys; got != 0 {
+			t.Fatalf("%d keys are kept after Retire; want none", got)
+		}
+		f.wantCells(t, "retired", 1)
+		f.wantUnwraps(t, "retired", 1)
+		f.acquire(t, 0).Release()
+		f.wantUnwraps(t, "acquired again", 2)
+	})
+}
+
 func TestCacheWipesUnusedInTheEnd(t *testing.T) {
 	withCache(t, 1, 10, func(t *testing.T, f cacheFixture) {
 		f.acquire(t, 0).Release()

@@ -37,3 +37,10 @@ func (l *Lease) Release() {
 		l.c.release(l.e)
 	}
 }
+
+// Retire is Release for a key that is not needed any more, because what it encrypts is gone: with the last hold it is wiped.
+func (l *Lease) Retire() {
+	if l.released.CompareAndSwap(false, true) {
+		l.c.retire(l.e)
+	}
+}

@@ -140,7 +140,7 @@ func (f *File) load(ctx context.Context, size int64) error {
 		return err
 	}
 	if err := f.accept(slot, index, size); err != nil {
-		f.key.close()
+		f.key.close(false)
 		return err
 	}
 	return nil

@@ -154,12 +154,17 @@ func (k *fileKey) leased() keyring.Wrapped {
 	return k.wrapped
 }
 
-func (k *fileKey) close() {
+// close lets go of the key. That the file is gone means that nobody will want its key again.
+func (k *fileKey) close(gone bool) {
 	k.renewal.Lock()
 	defer k.renewal.Unlock()
 	k.closed = true
 	if k.ready.Swap(false) {
 		k.mac.Wipe()
-		k.lease.Load().Release()
+		if lease := k.lease.Load(); gone {
+			lease.Retire()
+		} else {
+			lease.Release()
+		}
 	}
 }

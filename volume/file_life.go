@@ -143,7 +143,7 @@ func (f *File) closeLocked() {
 	if err != nil {
 		f.v.log.Error("closing a file reported an error", "file_id", f.key.id, "error", err)
 	}
-	f.key.close()
+	f.key.close(f.unlinked.Load())
 	f.events.Closed()
 }
 

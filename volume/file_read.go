@@ -104,7 +104,7 @@ type blockReader struct {
 }
 
 // run decrypts whole blocks from block on into p, in parallel if there are many.
-func (r *blockReader) run(p []byte, block int64) (int, error) {
+func (r blockReader) run(p []byte, block int64) (int, error) {
 	from := int(block-r.first) * crypto.CipherBlockSize
 	count := len(p) / crypto.BlockSize
 	to := from + count*crypto.CipherBlockSize
@@ -129,7 +129,7 @@ func (r *blockReader) run(p []byte, block int64) (int, error) {
 }
 
 // edge decrypts one block and copies what p wants of it, from byte skip on.
-func (r *blockReader) edge(p []byte, block int64, skip int) (int, error) {
+func (r blockReader) edge(p []byte, block int64, skip int) (int, error) {
 	from := int(block-r.first) * crypto.CipherBlockSize
 	length := int(min(crypto.BlockSize, r.eof-block*crypto.BlockSize))
 	to := from + length + crypto.BlockOverhead
@@ -148,11 +148,14 @@ func (r *blockReader) edge(p []byte, block int64, skip int) (int, error) {
 	return copy(p, (*scratch)[skip:length]), nil
 }
 
-func (r *blockReader) short(block int64) error {
+func (r blockReader) short(block int64) error {
 	return &BlockDamage{File: r.f.key.id, Block: block, Reason: ErrShortFile}
 }
 
-func (r *blockReader) damage(err error) error {
+func (r blockReader) damage(err error) error {
+	if err == nil {
+		return nil
+	}
 	var bad *crypto.BlockError
 	if errors.As(err, &bad) {
 		return &BlockDamage{File: r.f.key.id, Block: int64(bad.Index), Reason: err}

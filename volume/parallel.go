@@ -11,28 +11,36 @@ import (
 // encryption that it would take over (about 1 µs a block against 10 to 50 µs).
 const parallelBlocks = 32
 
+// maxParts is into how many parts a request is cut at most: what the largest one, of chunkBlocks, is worth.
+const maxParts = chunkBlocks / parallelBlocks
+
 // parallel runs work over the blocks [0, count), cut into one part for each core if there are enough of them. It returns
 // the sum of what the parts report up to the first error in block order, and that error.
 func (v *Volume) parallel(count int, work func(lo, hi int) (int, error)) (int, error) {
-	parts := min(runtime.GOMAXPROCS(0), count/parallelBlocks)
+	parts := min(runtime.GOMAXPROCS(0), count/parallelBlocks, maxParts)
 	if parts < 2 {
 		return work(0, count)
 	}
+	// One allocation for all of it, and one for each part: sync.WaitGroup.Go would make two of those.
 	type result struct {
 		n   int
 		err error
 	}
-	results := make([]result, parts)
-	var wg sync.WaitGroup
-	for i := 1; i < parts; i++ {
-		wg.Go(func() {
-			results[i].n, results[i].err = work(i*count/parts, (i+1)*count/parts)
-		})
+	var shared struct {
+		results [maxParts]result
+		wg      sync.WaitGroup
 	}
-	results[0].n, results[0].err = work(0, count/parts)
-	wg.Wait()
+	shared.wg.Add(parts - 1)
+	for i := 1; i < parts; i++ {
+		go func() {
+			defer shared.wg.Done()
+			shared.results[i].n, shared.results[i].err = work(i*count/parts, (i+1)*count/parts)
+		}()
+	}
+	shared.results[0].n, shared.results[0].err = work(0, count/parts)
+	shared.wg.Wait()
 	total := 0
-	for _, r := range results {
+	for _, r := range shared.results[:parts] {
 		total += r.n
 		if r.err != nil {
 			return total, r.err

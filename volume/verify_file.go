@@ -159,7 +159,7 @@ func (w *verify) look(fd int, which blockChoice) (l fileLook) {
 		l.id = w.claimedID(fd)
 		return l
 	}
-	defer f.key.close()
+	defer f.key.close(false)
 	if !f.key.ready.Load() {
 		l.empty, l.hollow = true, f.extents.eof > 0
 		return l
