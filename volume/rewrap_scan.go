@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -121,8 +122,30 @@ type bareHeader struct {
 	other  []byte // the other slot, as it is
 }
 
-// readHeader reads the header of a file with the attributes st. It is nil for an empty file.
+// readHeader reads attributes and header of a file; the header is nil for an empty file. A mount makes and empties files
+// whether a rewrap looks at them or not. So what looks like damage is looked at again, until two looks at an unchanged file
+// agree.
 func (r *rewrap) readHeader(fd int, st *unix.Stat_t) (*bareHeader, error) {
+	var before fileStamp
+	var fault string
+	for n := 1; ; n++ {
+		if err := r.store.Stat(fd, st); err != nil {
+			return nil, err
+		}
+		h, err := r.readHeaderOnce(fd, st)
+		stamp := stampOf(st)
+		if !IsDamage(err) || stamp == before && err.Error() == fault {
+			return h, err
+		}
+		if n == verifyLooks {
+			return nil, fmt.Errorf("%w each time that it was read: %v", ErrFileChanged, err)
+		}
+		before, fault = stamp, err.Error()
+		time.Sleep(verifyPause)
+	}
+}
+
+func (r *rewrap) readHeaderOnce(fd int, st *unix.Stat_t) (*bareHeader, error) {
 	if st.Size == 0 {
 		return nil, nil
 	}

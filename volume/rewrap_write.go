@@ -144,9 +144,6 @@ func (r *rewrap) replace(it *rewrapItem, second bool) (written bool, err error) 
 		defer func() { err = errors.Join(err, unlockHeader(it.fd, r.layout.HeaderSize())) }()
 	}
 	var st unix.Stat_t
-	if err := r.store.Stat(it.fd, &st); err != nil {
-		return false, err
-	}
 	h, err := r.readHeader(it.fd, &st)
 	if err != nil || h == nil {
 		return false, err
