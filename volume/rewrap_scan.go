@@ -83,7 +83,9 @@ func (r *rewrap) judge(e treeEntry, fd int) (*rewrapItem, error) {
 	if err != nil {
 		return nil, err
 	}
-	it := &rewrapItem{rel: e.rel, fd: -1, dev: uint64(st.Dev), sequence: h.slot.Sequence, old: keyring.Wrapped(h.slot.Wrapped)}
+	it := &rewrapItem{
+		rel: e.rel, id: h.id, fd: -1, dev: uint64(st.Dev), sequence: h.slot.Sequence, old: keyring.Wrapped(h.slot.Wrapped),
+	}
 	switch {
 	case version < r.version:
 		if r.DryRun {
@@ -116,6 +118,7 @@ func (r *rewrap) first(st *unix.Stat_t) bool {
 
 // bareHeader is a header as it can be read without any key.
 type bareHeader struct {
+	id     crypto.ID
 	slot   crypto.Slot // that counts
 	index  int         // its place
 	sealed bool
@@ -170,7 +173,7 @@ func (r *rewrap) readHeaderOnce(fd int, st *unix.Stat_t) (*bareHeader, error) {
 		return nil, ErrOtherVolume
 	}
 	other := buf[(1-index)*size : (2-index)*size]
-	return &bareHeader{slot: slot, index: index, sealed: h.Flags&crypto.FlagSealed != 0, other: other}, nil
+	return &bareHeader{id: h.File, slot: slot, index: index, sealed: h.Flags&crypto.FlagSealed != 0, other: other}, nil
 }
 
 // otherIsOld reports whether the slot that does not count holds a key of a version before the given one, or something that
