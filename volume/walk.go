@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -17,11 +18,12 @@ const maxWalkEntries = 100_000
 // maxWalkDepth bounds the directories that a walk holds open.
 const maxWalkDepth = 64
 
-// walk goes through the backing tree in directory order, depth first, from a file on. It never leaves the volume and follows
-// no symbolic link.
+// walk goes through the backing tree in directory order or that of inode numbers, depth first, from a file on. It never
+// leaves the volume and follows no symbolic link.
 type walk struct {
-	v      *Volume
-	frames []frame // the directory being read last; those above it before
+	v       *Volume
+	byInode bool
+	frames  []frame // the directory being read last; those above it before
 }
 
 // frame is one directory of a walk.
@@ -46,11 +48,30 @@ func (v *Volume) newWalk(dir int, after string) (*walk, error) {
 	return w, nil
 }
 
-// comesTo reports whether an entry of the directory that the walk stands in is still to come.
-func (w *walk) comesTo(name string) bool {
+// follow finds out in which order somebody goes who opens last and then next in the directory that the walk stands in: the one
+// in which they stand closer to each other. The walk goes on behind next in that order. It reports false if next comes first
+// in either.
+func (w *walk) follow(last, next string) bool {
 	f := &w.frames[len(w.frames)-1]
-	return slices.ContainsFunc(f.entries[f.at:], func(e walkEntry) bool { return e.name == name })
+	if indexOf(f.entries, last) < 0 {
+		return true // it has gone meanwhile
+	}
+	sorted := slices.SortedFunc(slices.Values(f.entries), compareInodes)
+	steps := indexOf(f.entries, next) - indexOf(f.entries, last)
+	stepsByInode := indexOf(sorted, next) - indexOf(sorted, last)
+	if stepsByInode > 0 && (steps <= 0 || stepsByInode < steps) {
+		w.byInode = true
+		f.entries, f.at = sorted, indexOf(sorted, next)+1
+		return true
+	}
+	return steps > 0
 }
+
+func indexOf(entries []walkEntry, name string) int {
+	return slices.IndexFunc(entries, func(e walkEntry) bool { return e.name == name })
+}
+
+func compareInodes(a, b walkEntry) int { return cmp.Compare(a.ino, b.ino) }
 
 // rewind goes back to the beginning of that directory.
 func (w *walk) rewind() { w.frames[len(w.frames)-1].at = 0 }
@@ -64,6 +85,9 @@ func (w *walk) enter(dir int, name string, match func(walkEntry) bool) error {
 	entries, err := w.v.readEntries(fd)
 	if err != nil {
 		return errors.Join(err, w.v.store.Close(fd))
+	}
+	if w.byInode {
+		slices.SortFunc(entries, compareInodes)
 	}
 	f := frame{fd: fd, entries: entries}
 	if match != nil {
