@@ -14,8 +14,8 @@ const (
 	// used, twice as many are fetched, up to prefetchMost: a reader that stops has cost little, one that goes on never waits.
 	prefetchFirst = 16
 	prefetchMost  = 1024
-	// prefetchScattered is how many keys are fetched from the beginning of a directory whose files are opened in neither order,
-	// as by name, and prefetchMisses how many files that were not among those are opened before an order is looked for again.
+	// prefetchScattered is how many keys are fetched from the beginning of a directory whose files are opened in none of these
+	// orders, and prefetchMisses how many files that were not among those are opened before an order is looked for again.
 	prefetchScattered = 2 * keyring.DefaultBatch
 	prefetchMisses    = 64
 	// prefetchHeld bounds the files that are remembered as fetched and not opened.
@@ -32,8 +32,8 @@ type FileKey struct {
 func keyOf(st *unix.Stat_t) FileKey { return FileKey{Dev: uint64(st.Dev), Ino: st.Ino} }
 
 // prefetcher fetches the keys of files before they are opened. A program that goes through a tree (tar, grep -r, a backup)
-// opens files in directory order, or in that of inode numbers (cp), and would wait for the key service at each. So once two
-// files are opened in one of these orders, the headers of those that follow are read and their keys acquired, which leaves
+// opens files in directory order, in that of inode numbers (cp) or of names, and would wait for the key service at each. So once
+// two files are opened in one of these orders, the headers of those that follow are read and their keys acquired, which leaves
 // them in the cache. The order is that of a depth-first walk: the rest of the directory, subdirectories where they stand, then
 // what follows in the directory above.
 //
