@@ -29,7 +29,7 @@ func (b backoff) pause(failures int) time.Duration {
 
 // insist asks until there is an answer or no time is left before the deadline of ctx: one question may give up earlier. Without
 // a deadline the first result stands.
-func insist[T any](ctx context.Context, b backoff, ask func() (T, error)) (T, error) {
+func insist[T any](ctx context.Context, op string, b backoff, ask func() (T, error)) (T, error) {
 	for {
 		result, err := ask()
 		if !errors.Is(err, ErrUnreachable) || ctx.Err() != nil {
@@ -42,7 +42,7 @@ func insist[T any](ctx context.Context, b backoff, ask func() (T, error)) (T, er
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return result, err
+			return result, ContextError(ctx, op)
 		}
 	}
 }

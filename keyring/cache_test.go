@@ -599,3 +599,18 @@ func TestCacheWaitsForTheService(t *testing.T) {
 		callers.Wait()
 	})
 }
+
+// TestCacheWaitIsInterrupted: who waits for the service to come back can be interrupted between two questions.
+func TestCacheWaitIsInterrupted(t *testing.T) {
+	withCache(t, 1, 10, func(t *testing.T, f cacheFixture) {
+		f.fake.Outage()
+		waiting, cancel := context.WithTimeout(t.Context(), time.Hour)
+		const at = 10 * time.Second
+		time.AfterFunc(at, cancel)
+		begun := time.Now()
+		_, err := f.cache.Acquire(waiting, f.wrapped[0])
+		if took := time.Since(begun); !errors.Is(err, context.Canceled) || took != at {
+			t.Errorf("%v after %v", err, took)
+		}
+	})
+}
