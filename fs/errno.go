@@ -26,8 +26,15 @@ var errnos = []struct {
 	{keyring.ErrCorrupt, unix.EIO},
 	{volume.ErrReadOnly, unix.EBADF},
 	{volume.ErrReservedName, unix.EPERM},
+	{volume.ErrLocked, unix.EBUSY},
+	{volume.ErrFileOpen, unix.EBUSY},
+	{volume.ErrFileChanged, unix.EBUSY},
+	{volume.ErrMoreLinks, unix.EMLINK},
 	{crypto.ErrTargetTooLong, unix.ENAMETOOLONG},
 }
+
+// Errno returns what an application sees of an error, and the audit log says of it; 0 for nil.
+func Errno(err error) unix.Errno { return errnoOf(err) }
 
 func errnoOf(err error) unix.Errno {
 	if err == nil {

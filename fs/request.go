@@ -33,6 +33,16 @@ func (r *request) Done() <-chan struct{} {
 	return r.waiting.Done()
 }
 
+// Deadline is that of a wait that has begun.
+func (r *request) Deadline() (deadline time.Time, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting == nil {
+		return time.Time{}, false
+	}
+	return r.waiting.Deadline()
+}
+
 // Err does not begin to wait.
 func (r *request) Err() error {
 	r.mu.Lock()

@@ -136,6 +136,8 @@ func TestVaultLogins(t *testing.T) {
 	home := "HOME=" + r.below("home")
 	r.write(r.below("token"), token+"\n")
 	r.write(r.below("secret-id"), secretID+"\n")
+	s.Write("auth/userpass/users/ann", map[string]any{"password": "pass word", "token_policies": "readwrite"})
+	r.write(r.below("password"), "pass word\n")
 	for _, test := range []struct {
 		name  string
 		env   []string
@@ -146,6 +148,7 @@ func TestVaultLogins(t *testing.T) {
 		{"token file before VAULT_TOKEN", []string{home, address, "VAULT_TOKEN=wrong"}, []string{"--token-file", r.below("token")}},
 		{"AppRole", []string{home, address}, []string{"--approle-role-id", roleID, "--approle-secret-id-file", r.below("secret-id")}},
 		{"AppRole before VAULT_TOKEN", []string{home, address, "VAULT_TOKEN=wrong"}, []string{"--approle-role-id", roleID, "--approle-secret-id-file", r.below("secret-id")}},
+		{"userpass", []string{home, address}, []string{"--userpass-username", "ann", "--userpass-password-file", r.below("password")}},
 		{"--vault-addr before VAULT_ADDR", []string{home, "VAULT_ADDR=http://127.0.0.1:9", "VAULT_TOKEN=" + token}, []string{"--vault-addr", s.Address}},
 		{"vault login", []string{home, address}, nil},
 	} {

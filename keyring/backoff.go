@@ -1,6 +1,8 @@
 package keyring
 
 import (
+	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 )
@@ -23,4 +25,24 @@ func (b backoff) pause(failures int) time.Duration {
 	}
 	d = min(d, b.limit)
 	return d - time.Duration(rand.Int64N(int64(d)/4+1))
+}
+
+// insist asks until there is an answer or no time is left before the deadline of ctx: one question may give up earlier. Without
+// a deadline the first result stands.
+func insist[T any](ctx context.Context, op string, b backoff, ask func() (T, error)) (T, error) {
+	for {
+		result, err := ask()
+		if !errors.Is(err, ErrUnreachable) || ctx.Err() != nil {
+			return result, err
+		}
+		wait := b.pause(1)
+		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) < wait {
+			return result, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return result, ContextError(ctx, op)
+		}
+	}
 }

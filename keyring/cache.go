@@ -90,8 +90,12 @@ func NewCache(src Unwrapper, opts CacheOptions) *Cache {
 }
 
 // Acquire returns a lease on the key that w wraps, from the cache or from the
-// service. If ctx ends it returns at once.
+// service, which it asks again and again while ctx has a deadline. If ctx ends it returns at once.
 func (c *Cache) Acquire(ctx context.Context, w Wrapped) (*Lease, error) {
+	return insist(ctx, "unwrap", c.retry, func() (*Lease, error) { return c.acquire(ctx, w) })
+}
+
+func (c *Cache) acquire(ctx context.Context, w Wrapped) (*Lease, error) {
 	if ctx.Err() != nil {
 		return nil, ContextError(ctx, "unwrap")
 	}

@@ -593,3 +593,46 @@ func BenchmarkLeaseKey(b *testing.B) {
 		}
 	}
 }
+
+// TestCacheWaitsForTheService: whoever has time left is served when the service comes back, and whoever has not is told when
+// the time is over, not by the first question that got no answer.
+func TestCacheWaitsForTheService(t *testing.T) {
+	const back, late = 40 * time.Second, 2 * time.Second
+	withCache(t, 1, 10, func(t *testing.T, f cacheFixture) {
+		f.fake.Outage()
+		patient, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		hasty, cancel := context.WithTimeout(t.Context(), back/2)
+		defer cancel()
+		begun := time.Now()
+		time.AfterFunc(back, f.fake.Restore)
+		var callers sync.WaitGroup
+		callers.Go(func() {
+			l, err := f.cache.Acquire(patient, f.wrapped[0])
+			if took := time.Since(begun); err != nil || took < back || took > back+late {
+				t.Errorf("%v after %v, want the key after %v", err, took, back)
+			}
+			l.Release()
+		})
+		_, err := f.cache.Acquire(hasty, f.wrapped[0])
+		if took := time.Since(begun); !errors.Is(err, keyring.ErrUnreachable) || took < back/2-late || took > back/2 {
+			t.Errorf("%v after %v, want no answer after %v", err, took, back/2)
+		}
+		callers.Wait()
+	})
+}
+
+// TestCacheWaitIsInterrupted: who waits for the service to come back can be interrupted between two questions.
+func TestCacheWaitIsInterrupted(t *testing.T) {
+	withCache(t, 1, 10, func(t *testing.T, f cacheFixture) {
+		f.fake.Outage()
+		waiting, cancel := context.WithTimeout(t.Context(), time.Hour)
+		const at = 10 * time.Second
+		time.AfterFunc(at, cancel)
+		begun := time.Now()
+		_, err := f.cache.Acquire(waiting, f.wrapped[0])
+		if took := time.Since(begun); !errors.Is(err, context.Canceled) || took != at {
+			t.Errorf("%v after %v", err, took)
+		}
+	})
+}

@@ -114,8 +114,13 @@ func NewPool(kr Keyring, gen func() *secret.Key, opts PoolOptions) *Pool {
 }
 
 // Get returns a key from the pool. If the pool is empty it waits for the refill
-// under way, and returns that refill's error if it fails.
+// under way, and returns that refill's error if it fails: at once without a
+// deadline, and else when no time is left for another one.
 func (p *Pool) Get(ctx context.Context) (Fresh, error) {
+	return insist(ctx, "new key", backoff{p.opts.RetryMin, p.opts.RetryMax}, func() (Fresh, error) { return p.get(ctx) })
+}
+
+func (p *Pool) get(ctx context.Context) (Fresh, error) {
 	for {
 		p.mu.Lock()
 		if p.closed {

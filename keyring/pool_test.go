@@ -149,8 +149,14 @@ func TestPoolDuringOutage(t *testing.T) {
 		if _, err := p.Get(t.Context()); keyring.Class(err) != keyring.ErrUnreachable {
 			t.Fatalf("empty during an outage: %v; want unreachable", err)
 		}
-		f.fake.Deny()
+		patient, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
 		begun := time.Now()
+		if _, err := p.Get(patient); !errors.Is(err, keyring.ErrUnreachable) || time.Since(begun) < 9*time.Second {
+			t.Fatalf("empty, with 10 s to wait: %v after %v", err, time.Since(begun))
+		}
+		f.fake.Deny()
+		begun = time.Now()
 		if _, err := p.Get(t.Context()); keyring.Class(err) != keyring.ErrDenied || time.Since(begun) != 0 {
 			t.Fatalf("empty and denied: %v after %v; want denied at once", err, time.Since(begun))
 		}

@@ -14,8 +14,8 @@ const (
 	// used, twice as many are fetched, up to prefetchMost: a reader that stops has cost little, one that goes on never waits.
 	prefetchFirst = 16
 	prefetchMost  = 1024
-	// prefetchScattered is how many keys are fetched from the beginning of a directory whose files are opened in another order,
-	// as cp does, and prefetchMisses how many files that were not among those are opened before directory order is tried again.
+	// prefetchScattered is how many keys are fetched from the beginning of a directory whose files are opened in none of these
+	// orders, and prefetchMisses how many files that were not among those are opened before an order is looked for again.
 	prefetchScattered = 2 * keyring.DefaultBatch
 	prefetchMisses    = 64
 	// prefetchHeld bounds the files that are remembered as fetched and not opened.
@@ -32,9 +32,10 @@ type FileKey struct {
 func keyOf(st *unix.Stat_t) FileKey { return FileKey{Dev: uint64(st.Dev), Ino: st.Ino} }
 
 // prefetcher fetches the keys of files before they are opened. A program that goes through a tree (tar, grep -r, a backup)
-// opens files in directory order, and would wait for the key service at each. So once two files are opened in that order,
-// the headers of those that follow are read and their keys acquired, which leaves them in the cache. The order is that of a
-// depth-first walk: the rest of the directory, subdirectories where they stand, then what follows in the directory above.
+// opens files in directory order, in that of inode numbers (cp) or of names, and would wait for the key service at each. So once
+// two files are opened in one of these orders, the headers of those that follow are read and their keys acquired, which leaves
+// them in the cache. The order is that of a depth-first walk: the rest of the directory, subdirectories where they stand, then
+// what follows in the directory above.
 //
 // Listing and stat open nothing, and so fetch nothing.
 type prefetcher struct {
@@ -57,7 +58,7 @@ type stream struct {
 	window    int     // how far to be ahead of passed; guarded by prefetcher.mu
 	dir       FileKey // directory of the file opened last; guarded by prefetcher.mu
 	last      string  // name of that file; guarded by prefetcher.mu
-	scattered bool    // files of a directory are opened in another order; guarded by prefetcher.mu
+	scattered bool    // files of a directory are opened in no order that is known; guarded by prefetcher.mu
 	misses    int     // files in a row that were not fetched; guarded by prefetcher.mu
 	walking   bool    // a goroutine is moving the walk on; guarded by prefetcher.mu
 	walk      *walk   // belongs to that goroutine while walking is set
@@ -106,15 +107,15 @@ func (p *prefetcher) opening(dir int, dirKey FileKey, stored string, file FileKe
 	s.dir, s.last = dirKey, stored
 }
 
-// start begins a walk behind the file that is opened, or at the beginning of its directory if files are opened in another
-// order than that of the directory. The caller holds mu.
+// start begins a walk behind the file that is opened, in the order in which it follows the last one, or at the beginning of its
+// directory if there is none. The caller holds mu.
 func (p *prefetcher) start(s *stream, dir int, stored string, scattered bool) {
 	w, err := p.v.newWalk(dir, stored)
 	if err != nil {
 		return
 	}
 	window := prefetchFirst
-	if scattered = scattered || s.last != "" && w.comesTo(s.last); scattered {
+	if scattered = scattered || s.last != "" && !w.follow(s.last, stored); scattered {
 		w.rewind()
 		window = prefetchScattered
 	}

@@ -53,6 +53,8 @@ type RekeyOptions struct {
 	// Failed is told of each file that could not be rekeyed, by one of its paths in the ciphertext directory. It is called
 	// from several goroutines at once. Nil: nobody is told.
 	Failed func(rel string, err error)
+	// Audit takes notes of each file that was rekeyed or could not be. Nil: nobody does.
+	Audit KeyAuditor
 	// Progress is told how far the work has come, ten times a second and at the end, by one goroutine. Nil: nobody is.
 	Progress func(RekeyCount)
 }
@@ -147,7 +149,7 @@ func (r *rekey) all(ctx context.Context, files []*rekeyFile) error {
 func stopsAll(err error) bool {
 	for _, class := range []error{
 		context.Canceled, context.DeadlineExceeded, keyring.ErrUnreachable, keyring.ErrDenied, keyring.ErrConfig,
-		unix.ENOSPC, unix.EDQUOT, unix.EROFS, errJournal,
+		unix.ENOSPC, unix.EDQUOT, unix.EROFS, errJournal, errNotNoted,
 	} {
 		if errors.Is(err, class) {
 			return true
@@ -160,6 +162,10 @@ func (r *rekey) fail(rel string, err error) {
 	r.count.failed.Add(1)
 	if r.Failed != nil {
 		r.Failed(rel, err)
+	}
+	if r.Audit != nil {
+		id, _ := r.v.peekID(rel)
+		_ = keyAudit{r.Audit}.record(KeyChange{Path: rel, ID: id, Err: err}) // nothing was done that must be noted
 	}
 }
 

@@ -23,6 +23,7 @@ type rekeyWork struct {
 	source *File
 	temp   int       // descriptor of the copy; -1: not open
 	id     crypto.ID // of the copy
+	kek    int       // version that wraps its key
 }
 
 // noEvents is for files that no mount shows.
@@ -99,7 +100,7 @@ func (w *rekeyWork) fill(fd int) (err error) {
 	if err != nil {
 		return errors.Join(err, w.v.store.Close(fd))
 	}
-	w.id = f.ID()
+	w.id, w.kek = f.ID(), f.KEKVersion()
 	if err = copyContent(w.ctx, w.source, f, func(int64) {}); err == nil {
 		err = f.Sync(false)
 	}

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path"
@@ -13,7 +14,7 @@ import (
 
 // publish puts the copy in the place of the file, under each of its names.
 func (w *rekeyWork) publish() error {
-	if err := w.unchanged(); err != nil {
+	if err := cmp.Or(keyAudit{w.Audit}.ready(), w.unchanged()); err != nil {
 		return errors.Join(err, w.removeTemp())
 	}
 	if err := w.Journal.note(w.id); err != nil {
@@ -37,7 +38,8 @@ func (w *rekeyWork) publish() error {
 		}
 	}
 	w.count.done.Add(w.file.size)
-	return w.v.store.Sync(w.dir, false)
+	err := keyAudit{w.Audit}.record(KeyChange{Path: w.file.names[0], ID: w.source.ID(), NewID: w.id, KEK: w.kek})
+	return errors.Join(err, w.v.store.Sync(w.dir, false))
 }
 
 // unchanged makes sure that nobody has written to the file, or is about to, past the lock of the volume.

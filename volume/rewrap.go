@@ -32,6 +32,8 @@ type RewrapOptions struct {
 	// Failed is told of each file that could not be rewrapped, by its path in the ciphertext directory. It is called from
 	// several goroutines at once. Nil: nobody is told.
 	Failed func(rel string, err error)
+	// Audit takes notes of each key that was changed or could not be. Nil: nobody does. A dry run is not noted.
+	Audit KeyAuditor
 	// Progress is told how far the work has come, ten times a second and at the end, by one goroutine. Nil: nobody is.
 	Progress func(RewrapCount)
 }
@@ -87,9 +89,17 @@ type rewrap struct {
 	links   map[FileKey]bool // files with several names that were seen; guarded by linksMu
 }
 
+func (r *rewrap) audit() keyAudit {
+	if r.DryRun {
+		return keyAudit{}
+	}
+	return keyAudit{r.Audit}
+}
+
 // rewrapItem is a file to be rewrapped. fd is closed by whoever takes it out of the works.
 type rewrapItem struct {
 	rel      string
+	id       crypto.ID // as the header states it, which nothing authenticates here
 	fd       int
 	dev      uint64
 	sequence uint64          // of the slot that counts, when it was last looked at
@@ -196,15 +206,18 @@ func (r *rewrap) stages(ctx context.Context) error {
 }
 
 // fail counts and tells a file that could not be rewrapped.
-func (r *rewrap) fail(rel string, err error) {
+func (r *rewrap) fail(rel string, err error) { r.failed(KeyChange{Path: rel, Err: err}) }
+
+func (r *rewrap) failed(c KeyChange) {
 	r.count.failed.Add(1)
 	if r.Failed != nil {
-		r.Failed(rel, err)
+		r.Failed(c.Path, c.Err)
 	}
+	_ = r.audit().record(c) // nothing was done that must be noted; the next change asks whether it can be
 }
 
 func (r *rewrap) failItem(it *rewrapItem, err error) {
-	r.fail(it.rel, err)
+	r.failed(KeyChange{Path: it.rel, ID: it.id, KEK: versionOf(it.old), Err: err})
 	r.closeItem(it)
 }
 

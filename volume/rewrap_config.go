@@ -60,6 +60,9 @@ func (r *rewrap) exchangeVolumeKey(old, next keyring.Wrapped) (done bool, err er
 	if c.Checksum, err = c.checksum(); err != nil {
 		return false, err
 	}
+	if err := r.audit().ready(); err != nil {
+		return false, err
+	}
 	if err := r.root.removeLeftovers(); err != nil {
 		return false, err
 	}
@@ -67,5 +70,5 @@ func (r *rewrap) exchangeVolumeKey(old, next keyring.Wrapped) (done bool, err er
 		return false, err
 	}
 	r.count.volumeKey.Store(true)
-	return true, nil
+	return true, r.audit().record(KeyChange{Path: ConfigName, KEK: versionOf(next)})
 }

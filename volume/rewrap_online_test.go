@@ -322,3 +322,67 @@ func TestRewrapReadOnlyFiles(t *testing.T) {
 	}
 	r.checkVersions(2)
 }
+
+// readHook is called before each read of a header.
+type readHook func() error
+
+func (h readHook) Before(c *backing.Call) error {
+	if c.Op != backing.OpRead || c.Offset != 0 || c.Size != 1024 {
+		return nil
+	}
+	return h()
+}
+
+// TestRewrapLooksAgain changes a file between the look at its size and the reading of its header.
+func TestRewrapLooksAgain(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(f *File, path string, look int) error
+		want   RewrapCount
+		failed error
+	}{
+		"emptied": {func(f *File, _ string, _ int) error { return f.Truncate(0) }, RewrapCount{Empty: 1}, nil},
+		"torn once": {
+			func(_ *File, path string, look int) error { return flipSlot(path, look <= 2) }, RewrapCount{Files: 1, Rewrapped: 1}, nil,
+		},
+		"damaged": {
+			func(_ *File, path string, look int) error { return flipSlot(path, look == 1) },
+			RewrapCount{Files: 1, Failed: 1}, crypto.ErrChecksum,
+		},
+		"never at rest": {
+			func(_ *File, path string, look int) error { return os.Truncate(path, int64(look)) },
+			RewrapCount{Files: 1, Failed: 1}, ErrFileChanged,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRewrapRig(t)
+			r.write(r.stored("f"), []byte("content"))
+			f := r.load(r.names["f"], true)
+			defer f.Release()
+			r.fake.Rotate()
+			look := 0
+			store := &backing.Store{Hook: readHook(func() error {
+				look++
+				return test.change(f, r.path(r.names["f"]), look)
+			})}
+			result, failed, err := r.rewrap(RewrapOptions{Store: store})
+			test.want.Complete, test.want.VolumeKey = true, true
+			if result.RewrapCount != test.want || err != nil || !errors.Is(failed[r.names["f"]], test.failed) {
+				t.Errorf("%+v, want %+v; failed %v, want %v; %v", result.RewrapCount, test.want, failed, test.failed, err)
+			}
+		})
+	}
+}
+
+// flipSlot flips a bit in each slot of a header, or does nothing.
+func flipSlot(path string, flip bool) error {
+	if !flip {
+		return nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	b[100] ^= 1
+	b[612] ^= 1
+	return os.WriteFile(path, b, 0)
+}

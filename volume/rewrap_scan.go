@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -82,7 +83,9 @@ func (r *rewrap) judge(e treeEntry, fd int) (*rewrapItem, error) {
 	if err != nil {
 		return nil, err
 	}
-	it := &rewrapItem{rel: e.rel, fd: -1, dev: uint64(st.Dev), sequence: h.slot.Sequence, old: keyring.Wrapped(h.slot.Wrapped)}
+	it := &rewrapItem{
+		rel: e.rel, id: h.id, fd: -1, dev: uint64(st.Dev), sequence: h.slot.Sequence, old: keyring.Wrapped(h.slot.Wrapped),
+	}
 	switch {
 	case version < r.version:
 		if r.DryRun {
@@ -115,14 +118,37 @@ func (r *rewrap) first(st *unix.Stat_t) bool {
 
 // bareHeader is a header as it can be read without any key.
 type bareHeader struct {
+	id     crypto.ID
 	slot   crypto.Slot // that counts
 	index  int         // its place
 	sealed bool
 	other  []byte // the other slot, as it is
 }
 
-// readHeader reads the header of a file with the attributes st. It is nil for an empty file.
+// readHeader reads attributes and header of a file; the header is nil for an empty file. A mount makes and empties files
+// whether a rewrap looks at them or not. So what looks like damage is looked at again, until two looks at an unchanged file
+// agree.
 func (r *rewrap) readHeader(fd int, st *unix.Stat_t) (*bareHeader, error) {
+	var before fileStamp
+	var fault string
+	for n := 1; ; n++ {
+		if err := r.store.Stat(fd, st); err != nil {
+			return nil, err
+		}
+		h, err := r.readHeaderOnce(fd, st)
+		stamp := stampOf(st)
+		if !IsDamage(err) || stamp == before && err.Error() == fault {
+			return h, err
+		}
+		if n == verifyLooks {
+			return nil, fmt.Errorf("%w each time that it was read: %v", ErrFileChanged, err)
+		}
+		before, fault = stamp, err.Error()
+		time.Sleep(verifyPause)
+	}
+}
+
+func (r *rewrap) readHeaderOnce(fd int, st *unix.Stat_t) (*bareHeader, error) {
 	if st.Size == 0 {
 		return nil, nil
 	}
@@ -147,7 +173,7 @@ func (r *rewrap) readHeader(fd int, st *unix.Stat_t) (*bareHeader, error) {
 		return nil, ErrOtherVolume
 	}
 	other := buf[(1-index)*size : (2-index)*size]
-	return &bareHeader{slot: slot, index: index, sealed: h.Flags&crypto.FlagSealed != 0, other: other}, nil
+	return &bareHeader{id: h.File, slot: slot, index: index, sealed: h.Flags&crypto.FlagSealed != 0, other: other}, nil
 }
 
 // otherIsOld reports whether the slot that does not count holds a key of a version before the given one, or something that

@@ -27,7 +27,11 @@ func (r *rewrap) write(groups <-chan []*rewrapItem) error {
 			return err
 		}
 		r.closeItems(r.writeSecond(before))
-		before = r.writeFirst(group)
+		var err error
+		if before, err = r.writeFirst(group); err != nil {
+			r.closeItems(before)
+			return err
+		}
 	}
 	defer func() { r.closeItems(before) }()
 	if err := r.sync(before); err != nil {
@@ -62,13 +66,17 @@ func (r *rewrap) sync(groups ...[]*rewrapItem) error {
 	return nil
 }
 
-// writeFirst gives each file of a group its new key, and returns the files that have it.
-func (r *rewrap) writeFirst(group []*rewrapItem) []*rewrapItem {
-	kept := group[:0]
-	for _, it := range group {
+// writeFirst gives each file of a group its new key, and returns the files that have it. With an error, that is the audit's,
+// the rest of the group is closed.
+func (r *rewrap) writeFirst(group []*rewrapItem) (kept []*rewrapItem, err error) {
+	for i, it := range group {
 		if it.spare {
 			kept = append(kept, it)
 			continue
+		}
+		if err := r.audit().ready(); err != nil {
+			r.closeItems(group[i:])
+			return kept, err
 		}
 		written, err := r.writeNew(it)
 		switch {
@@ -81,9 +89,13 @@ func (r *rewrap) writeFirst(group []*rewrapItem) []*rewrapItem {
 		default:
 			r.count.rewrapped.Add(1)
 			kept = append(kept, it)
+			if err := r.audit().record(KeyChange{Path: it.rel, ID: it.id, KEK: versionOf(it.new)}); err != nil {
+				r.closeItems(group[i+1:])
+				return kept, err
+			}
 		}
 	}
-	return kept
+	return kept, nil
 }
 
 // errOtherKey: the file has got another key since it was looked at, as one that was emptied and written anew.
@@ -144,9 +156,6 @@ func (r *rewrap) replace(it *rewrapItem, second bool) (written bool, err error) 
 		defer func() { err = errors.Join(err, unlockHeader(it.fd, r.layout.HeaderSize())) }()
 	}
 	var st unix.Stat_t
-	if err := r.store.Stat(it.fd, &st); err != nil {
-		return false, err
-	}
 	h, err := r.readHeader(it.fd, &st)
 	if err != nil || h == nil {
 		return false, err

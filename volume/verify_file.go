@@ -109,6 +109,8 @@ type fileStamp struct {
 	mtim, ctim unix.Timespec
 }
 
+func stampOf(st *unix.Stat_t) fileStamp { return fileStamp{st.Size, st.Mtim, st.Ctim} }
+
 // fileLook is what one look at a file has found.
 type fileLook struct {
 	stamp  fileStamp
@@ -150,7 +152,7 @@ func (w *verify) look(fd int, which blockChoice) (l fileLook) {
 	if l.err = w.store.Stat(fd, &st); l.err != nil {
 		return l
 	}
-	l.stamp = fileStamp{st.Size, st.Mtim, st.Ctim}
+	l.stamp = stampOf(&st)
 	f := w.v.newFile(fd, false, noEvents{})
 	if l.err = f.load(w.ctx, st.Size); l.err != nil {
 		if stopsAll(l.err) {

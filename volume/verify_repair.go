@@ -27,7 +27,7 @@ func (w *verify) reseal(fd int, l fileLook) error {
 	if err := w.store.Stat(fd, &st); err != nil {
 		return err
 	}
-	if (fileStamp{st.Size, st.Mtim, st.Ctim}) != l.stamp {
+	if stampOf(&st) != l.stamp {
 		return ErrFileChanged
 	}
 	n, err := reopenForWriting(w.store, fd)

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -17,12 +18,21 @@ const maxWalkEntries = 100_000
 // maxWalkDepth bounds the directories that a walk holds open.
 const maxWalkDepth = 64
 
-// walk goes through the backing tree in directory order, depth first, from a file on. It never leaves the volume and follows
-// no symbolic link.
+// walk goes through the backing tree, depth first, from a file on. It never leaves the volume and follows no symbolic link.
 type walk struct {
 	v      *Volume
+	order  walkOrder
 	frames []frame // the directory being read last; those above it before
 }
+
+// walkOrder is how a walk goes through a directory.
+type walkOrder int
+
+const (
+	asListed walkOrder = iota // tar, grep -r
+	byInode                   // cp
+	byName                    // that applications see: shells, many backup programs
+)
 
 // frame is one directory of a walk.
 type frame struct {
@@ -46,10 +56,50 @@ func (v *Volume) newWalk(dir int, after string) (*walk, error) {
 	return w, nil
 }
 
-// comesTo reports whether an entry of the directory that the walk stands in is still to come.
-func (w *walk) comesTo(name string) bool {
+// follow finds out in which order somebody goes who opens last and then next in the directory that the walk stands in: the one
+// in which they stand closest to each other. The walk goes on behind next in that order. It reports false if there is none.
+func (w *walk) follow(last, next string) bool {
 	f := &w.frames[len(w.frames)-1]
-	return slices.ContainsFunc(f.entries[f.at:], func(e walkEntry) bool { return e.name == name })
+	if indexOf(f.entries, last) < 0 {
+		return true // it has gone meanwhile
+	}
+	listed := indexOf(f.entries, next) - indexOf(f.entries, last)
+	nearest := prefetchFirst + 1 // what is further away would not be fetched by the first request
+	if listed > 0 {
+		nearest = min(nearest, listed)
+	}
+	entries, order := f.entries, asListed
+	for _, o := range []walkOrder{byInode, byName} {
+		if nearest == 1 {
+			break
+		}
+		sorted := w.v.arrange(f.fd, slices.Clone(f.entries), o)
+		if steps := indexOf(sorted, next) - indexOf(sorted, last); steps > 0 && steps < nearest {
+			entries, order, nearest = sorted, o, steps
+		}
+	}
+	w.order = order
+	f.entries, f.at = entries, indexOf(entries, next)+1
+	return order != asListed || listed > 0
+}
+
+func indexOf(entries []walkEntry, name string) int {
+	return slices.IndexFunc(entries, func(e walkEntry) bool { return e.name == name })
+}
+
+// arrange sorts the entries of a directory, which it may overwrite.
+func (v *Volume) arrange(dir int, entries []walkEntry, order walkOrder) []walkEntry {
+	switch order {
+	case byInode:
+		slices.SortFunc(entries, func(a, b walkEntry) int { return cmp.Compare(a.ino, b.ino) })
+	case byName:
+		shown := make(map[string]string, len(entries))
+		for _, e := range entries {
+			shown[e.name], _ = v.DecodeName(dir, e.name) // one that is hidden has none, and comes first
+		}
+		slices.SortFunc(entries, func(a, b walkEntry) int { return cmp.Compare(shown[a.name], shown[b.name]) })
+	}
+	return entries
 }
 
 // rewind goes back to the beginning of that directory.
@@ -65,12 +115,12 @@ func (w *walk) enter(dir int, name string, match func(walkEntry) bool) error {
 	if err != nil {
 		return errors.Join(err, w.v.store.Close(fd))
 	}
-	f := frame{fd: fd, entries: entries}
+	f := frame{fd: fd, entries: w.v.arrange(fd, entries, w.order)}
 	if match != nil {
-		for f.at < len(entries) && !match(entries[f.at]) {
+		for f.at < len(f.entries) && !match(f.entries[f.at]) {
 			f.at++
 		}
-		f.at = min(f.at+1, len(entries))
+		f.at = min(f.at+1, len(f.entries))
 	}
 	w.frames = append(w.frames, f)
 	return nil

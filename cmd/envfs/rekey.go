@@ -27,7 +27,10 @@ helps once those are gone. To move files to a new version of the key that wraps
 their keys, envfs rewrap is enough, and much faster.
 
 With --resume FILE, files that are done are noted in FILE by their new IDs, and a
-later run with the same FILE leaves them out. Without it, all files are done.`
+later run with the same FILE leaves them out. Without it, all files are done.
+
+With --audit-log, each file is recorded with its plaintext path, its old and its
+new ID. SIGHUP makes the command open that file anew.`
 
 const rekeyExample = `  envfs rekey --volume /data /data/Zk3…
   envfs rekey --volume /data --resume rekey.journal /data`
@@ -44,6 +47,7 @@ type rekeyReport struct {
 type rekeyCommand struct {
 	app     *app
 	keys    keySettings
+	audit   auditSettings
 	dir     string
 	journal string
 	asJSON  bool
@@ -63,7 +67,7 @@ func newRekey(a *app) *cobra.Command {
 			if len(args) == 0 {
 				return usagef(cmd, "PATH is missing")
 			}
-			if err := r.keys.check(cmd); err != nil {
+			if err := errors.Join(r.keys.check(cmd), r.audit.check(cmd)); err != nil {
 				return err
 			}
 			return r.run(cmd.Context(), args)
@@ -73,6 +77,7 @@ func newRekey(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&r.journal, "resume", "", "note what is done in `FILE`, and leave out what is noted there")
 	cmd.Flags().BoolVar(&r.asJSON, "json", false, "print JSON")
 	r.keys.addFlags(cmd.Flags())
+	r.audit.addFlags(cmd.Flags())
 	return cmd
 }
 
@@ -89,12 +94,20 @@ func (r *rekeyCommand) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return aboutNamed(dir, err)
 	}
+	records, err := openKeyLog(r.app, r.audit, "rekey", dir)
+	if err != nil {
+		return err
+	}
 	o := &offlineVolume{dir: dir, cfg: cfg}
 	ctx, stop := untilSignal(ctx)
 	defer stop()
-	return o.use(ctx, r.app, r.keys, func(v *volume.Volume) error {
-		return r.rekey(ctx, dir, v, paths)
-	})
+	return records.done(o.use(ctx, r.app, r.keys, func(v *volume.Volume) error {
+		records.plain = func(stored string) (string, bool) {
+			plain, err := v.DecryptPath(stored)
+			return plain, err == nil
+		}
+		return r.rekey(ctx, dir, v, volume.RekeyOptions{Paths: paths, Audit: records})
+	}))
 }
 
 // pathsIn returns paths relative to the ciphertext directory.
@@ -116,21 +129,19 @@ func pathsIn(dir string, args []string) ([]string, error) {
 	return paths, nil
 }
 
-func (r *rekeyCommand) rekey(ctx context.Context, dir string, v *volume.Volume, paths []string) (err error) {
-	var journal *volume.RekeyJournal
+func (r *rekeyCommand) rekey(ctx context.Context, dir string, v *volume.Volume, o volume.RekeyOptions) (err error) {
 	if r.journal != "" {
-		if journal, err = v.OpenRekeyJournal(r.journal); err != nil {
+		if o.Journal, err = v.OpenRekeyJournal(r.journal); err != nil {
 			return err
 		}
 	}
 	meter := progress.New(r.app.stderr, progress.Options{Verb: "rekeyed", Bytes: true, Number: number})
 	failures := &failureList{meter: meter, dir: dir}
-	count, err := v.Rekey(ctx, volume.RekeyOptions{
-		Paths: paths, Journal: journal, Failed: failures.add,
-		Progress: func(c volume.RekeyCount) { meter.Update(c.Done, c.Bytes, true) },
-	})
+	o.Failed = failures.add
+	o.Progress = func(c volume.RekeyCount) { meter.Update(c.Done, c.Bytes, true) }
+	count, err := v.Rekey(ctx, o)
 	meter.Close()
-	err = errors.Join(err, journal.Close(), r.print(rekeyReport{Volume: dir, RekeyCount: count, Failures: failures.list()}))
+	err = errors.Join(err, o.Journal.Close(), r.print(rekeyReport{Volume: dir, RekeyCount: count, Failures: failures.list()}))
 	if err != nil {
 		return aboutNamed(dir, err)
 	}

@@ -28,7 +28,10 @@ volume must not be mounted then.
 Contents are not touched, times and modes of files stay. The command may be
 stopped or killed at any instant: every file opens, and the next run goes on with
 what is left. Files that cannot be rewrapped are reported, and the others are
-done. With --dry-run nothing is changed.
+done. With --dry-run nothing is changed, and nothing recorded.
+
+With --audit-log, each file is recorded by its ciphertext path, since this
+command cannot read names; envfs path decrypt translates it.
 
 A mount that was running when the key was rotated may, for some minutes, give new
 files keys that the old version has wrapped: before that is disabled, run the
@@ -51,6 +54,7 @@ type rewrapReport struct {
 type rewrapCommand struct {
 	app        *app
 	keys       keySettings
+	audit      auditSettings
 	dryRun     bool
 	asJSON     bool
 	offline    bool
@@ -69,7 +73,7 @@ func newRewrap(a *app) *cobra.Command {
 			if r.dryRun && r.newVersion {
 				return usagef(cmd, "--dry-run and --new-version exclude each other")
 			}
-			if err := r.keys.check(cmd); err != nil {
+			if err := errors.Join(r.keys.check(cmd), r.audit.check(cmd)); err != nil {
 				return err
 			}
 			return r.run(cmd.Context(), args[0])
@@ -80,6 +84,7 @@ func newRewrap(a *app) *cobra.Command {
 	cmd.Flags().BoolVar(&r.offline, "offline", false, "keep others from mounting meanwhile; for file systems without locks on files")
 	cmd.Flags().BoolVar(&r.asJSON, "json", false, "print JSON")
 	r.keys.addFlags(cmd.Flags())
+	r.audit.addFlags(cmd.Flags())
 	return cmd
 }
 
@@ -98,6 +103,21 @@ func (r *rewrapCommand) run(ctx context.Context, path string) error {
 	if r.newVersion && cfg.Keyring.Type != volume.KeyringLocal {
 		return about(path, errNoPassphrase)
 	}
+	if r.dryRun {
+		r.audit = auditSettings{}
+	}
+	records, err := openKeyLog(r.app, r.audit, "rewrap", p.volume)
+	if err != nil {
+		return err
+	}
+	if cfg.Names == volume.NamesPlaintext {
+		records.plain = func(stored string) (string, bool) { return stored, stored != volume.ConfigName }
+	}
+	return records.done(r.use(ctx, path, p.volume, cfg, records))
+}
+
+// use opens the keyring and rewraps the volume dir, of which the user spoke as path.
+func (r *rewrapCommand) use(ctx context.Context, path, dir string, cfg *volume.Config, records *keyLog) error {
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	log := r.app.log()
@@ -113,11 +133,17 @@ func (r *rewrapCommand) run(ctx context.Context, path string) error {
 	}
 	defer kr.Close()
 	if r.newVersion {
-		if err := addVersion(ctx, p.volume, cfg, kr.(*local.Keyring), volume.OpenOptions{Arena: opener.arena, Log: log}); err != nil {
-			return aboutNamed(p.volume, err)
+		if err := records.Ready(); err != nil {
+			return err
+		}
+		if err := addVersion(ctx, dir, cfg, kr.(*local.Keyring), volume.OpenOptions{Arena: opener.arena, Log: log}); err != nil {
+			return aboutNamed(dir, err)
 		}
 	}
-	return r.rewrap(ctx, p.volume, kr.(volume.RewrapKeyring)) // both kinds are
+	return r.rewrap(ctx, dir, volume.RewrapOptions{
+		Keyring: kr.(volume.RewrapKeyring), // both kinds are
+		DryRun:  r.dryRun, Alone: r.offline, Audit: records,
+	})
 }
 
 // addVersion gives a volume with a passphrase a new key version. A mount could not unwrap what it wraps, so none may be there.
@@ -136,13 +162,12 @@ func addVersion(ctx context.Context, dir string, cfg *volume.Config, kr *local.K
 	return errors.Join(err, v.Close())
 }
 
-func (r *rewrapCommand) rewrap(ctx context.Context, dir string, kr volume.RewrapKeyring) error {
+func (r *rewrapCommand) rewrap(ctx context.Context, dir string, o volume.RewrapOptions) error {
 	meter := progress.New(r.app.stderr, progress.Options{Verb: "rewrapped", Unit: "files", Number: number})
 	failures := &failureList{meter: meter, dir: dir}
-	result, err := volume.Rewrap(ctx, dir, volume.RewrapOptions{
-		Keyring: kr, DryRun: r.dryRun, Alone: r.offline, Failed: failures.add,
-		Progress: func(c volume.RewrapCount) { meter.Update(c.Rewrapped+c.Current+c.Failed, c.Files, c.Complete) },
-	})
+	o.Failed = failures.add
+	o.Progress = func(c volume.RewrapCount) { meter.Update(c.Rewrapped+c.Current+c.Failed, c.Files, c.Complete) }
+	result, err := volume.Rewrap(ctx, dir, o)
 	meter.Close()
 	report := rewrapReport{Volume: dir, DryRun: r.dryRun, RewrapResult: result, Failures: failures.list()}
 	if result.Version > 0 { // the key service was reached

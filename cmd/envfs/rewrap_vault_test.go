@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -126,7 +127,8 @@ func TestRewrapWithVault(t *testing.T) {
 	dir := vaultVolume(t, s, files)
 	s.RotateKey("docs")
 
-	code, out, errs := runApp(t, "rewrap", "--json", dir)
+	audit := filepath.Join(t.TempDir(), "audit")
+	code, out, errs := runApp(t, "rewrap", "--json", "--audit-log", audit, dir)
 	var report rewrapReport
 	if err := json.Unmarshal([]byte(out), &report); err != nil || code != 0 || errs != "" {
 		t.Fatalf("code %d, %v, %s%s", code, err, out, errs)
@@ -149,18 +151,42 @@ func TestRewrapWithVault(t *testing.T) {
 	s.RotateKey("docs")
 	s.Policy("reader", `path "transit/keys/docs" { capabilities = ["read"] }`)
 	t.Setenv("VAULT_TOKEN", s.Token(0, "reader"))
-	if code, _, errs := runApp(t, "rewrap", dir); code != exitDenied || !strings.Contains(errs, "access denied") {
+	if code, _, errs := runApp(t, "rewrap", "--audit-log", audit, dir); code != exitDenied || !strings.Contains(errs, "access denied") {
 		t.Errorf("without the right: code %d, %s", code, errs)
 	}
 	// A key that was lost: what the server refuses are the items.
 	t.Setenv("VAULT_TOKEN", s.Token(0, "rewrap"))
 	s.ConfigureKey("docs", map[string]any{"min_decryption_version": 3})
-	if code, _, errs := runApp(t, "rewrap", dir); code != exitDenied || !strings.Contains(errs, "volume key") {
+	if code, _, errs := runApp(t, "rewrap", "--audit-log", audit, dir); code != exitDenied || !strings.Contains(errs, "volume key") {
 		t.Errorf("of a version that is disabled: code %d, %s", code, errs)
 	}
 	s.Kill()
-	if code, _, errs := runApp(t, "rewrap", dir); code != exitUnreachable {
+	if code, _, errs := runApp(t, "rewrap", "--audit-log", audit, dir); code != exitUnreachable {
 		t.Errorf("without Vault: code %d, %s", code, errs)
+	}
+	wantOutcomes(t, audit, map[string]int{"ok 2": files + 1, "EACCES 0": 1, "EKEYREVOKED 0": 1, "ENOKEY 0": 1})
+}
+
+// wantOutcomes counts the lines of an audit log by outcome and key version.
+func wantOutcomes(t *testing.T, file string, want map[string]int) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		var r struct {
+			Op, Outcome string
+			KEK         int `json:"kek_version"`
+		}
+		if err := json.Unmarshal([]byte(line), &r); err != nil || r.Op != "rewrap" {
+			t.Errorf("%v: %s", err, line)
+		}
+		got[fmt.Sprint(r.Outcome, " ", r.KEK)]++
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%s holds %v, want %v", filepath.Base(file), got, want)
 	}
 }
 

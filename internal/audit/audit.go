@@ -14,16 +14,18 @@
 //	write        of an open: true if for writing; left out if false
 //	uid gid pid  who asked
 //	command      name of that process; left out if it is not known
-//	path         plaintext path
+//	path         plaintext path below the root of the volume; left out if it is not known
 //	new_path     of a rename or link; left out otherwise
+//	stored_path  ciphertext path below the volume, of a rewrap, which knows no other
 //	file_id      hex; left out if it is not known
+//	new_file_id  of a rekey, which gives a file another one
 //	kek_version  of the key-encryption key; left out if it is not known
 //	outcome      "ok", or the name of the error: "EACCES"
 //
 // # Text
 //
-// A name in a file system is bytes, a JSON string is not. In command, path and
-// new_path each byte that is no part of valid UTF-8 stands as \xNN, with two
+// A name in a file system is bytes, a JSON string is not. In command and
+// paths each byte that is no part of valid UTF-8 stands as \xNN, with two
 // lower-case hexadecimal digits, and each backslash as two, before the text
 // becomes a JSON string. Nothing is lost: printf %b of a shell turns the value
 // into the bytes again.
@@ -66,7 +68,9 @@ type Record struct {
 	UID, GID, PID uint32
 	Command       string // name of the process, any bytes
 	Path, NewPath string // any bytes
+	StoredPath    string // any bytes
 	FileID        string // hex
+	NewFileID     string // hex
 	KEKVersion    int    // 0: not known
 	Outcome       unix.Errno
 }

@@ -23,7 +23,9 @@ type lineForm struct {
 	Command    string `json:"command,omitempty"`
 	Path       string `json:"path,omitempty"`
 	NewPath    string `json:"new_path,omitempty"`
+	StoredPath string `json:"stored_path,omitempty"`
 	FileID     string `json:"file_id,omitempty"`
+	NewFileID  string `json:"new_file_id,omitempty"`
 	KEKVersion int    `json:"kek_version,omitempty"`
 	Lost       uint64 `json:"lost,omitempty"`
 	Outcome    string `json:"outcome"`
@@ -37,8 +39,8 @@ func (r Record) line() []byte {
 	return encode(lineForm{
 		Time: r.Time.UTC().Format(timeForm), Op: r.Op, Write: r.Write,
 		UID: r.UID, GID: r.GID, PID: r.PID, Command: escape(r.Command),
-		Path: escape(r.Path), NewPath: escape(r.NewPath),
-		FileID: r.FileID, KEKVersion: r.KEKVersion, Outcome: outcome(r.Outcome),
+		Path: escape(r.Path), NewPath: escape(r.NewPath), StoredPath: escape(r.StoredPath),
+		FileID: r.FileID, NewFileID: r.NewFileID, KEKVersion: r.KEKVersion, Outcome: outcome(r.Outcome),
 	})
 }
 

@@ -26,6 +26,11 @@ func TestLine(t *testing.T) {
 				`"path":"/a & b","new_path":"/c\nd","file_id":"00ff","kek_version":3,"outcome":"ok"}`,
 		},
 		{
+			Record{Time: at, Op: "rekey", Command: "envfs", StoredPath: "/\xfe", FileID: "00", NewFileID: "01"},
+			`{"time":"2026-03-01T11:00:05.000000020Z","op":"rekey","uid":0,"gid":0,"pid":0,"command":"envfs",` +
+				`"stored_path":"/\\xfe","file_id":"00","new_file_id":"01","outcome":"ok"}`,
+		},
+		{
 			Record{Time: at, Op: "open", Write: true, Path: "/x", Outcome: unix.EKEYREVOKED},
 			`{"time":"2026-03-01T11:00:05.000000020Z","op":"open","write":true,"uid":0,"gid":0,"pid":0,"path":"/x","outcome":"EKEYREVOKED"}`,
 		},
