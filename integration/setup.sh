@@ -6,7 +6,7 @@ set -euo pipefail
 
 # program:Debian package
 needs=(fusermount3:fuse3 git:git sqlite3:sqlite3 rsync:rsync tar:tar setfattr:attr setfacl:acl python3:python3
-       gcc:gcc make:make patch:patch unshare:util-linux strace:strace fio:fio)
+       gcc:gcc make:make patch:patch unshare:util-linux strace:strace fio:fio restic:restic borg:borgbackup)
 
 missing() {
     for need in "${needs[@]}"; do
