@@ -9,7 +9,11 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED ?= 1
 
-.PHONY: help build install test test-setup lint bench bench-disk bench-vault bench-go fuzz demo man clean
+# What ENVFS_SOAK makes longer, in the packages that a run below names.
+SOAK      ?= 1
+SOAKED    = TestEveryCallStruck|TestDiskStaysBroken|TestExercise|TestMirror|TestKilledUnderLoad|TestFilledAgainAndAgain|TestStress|TestRsyncDelta
+
+.PHONY: help build install test test-setup soak lint bench bench-disk bench-vault bench-go fuzz demo man clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +42,11 @@ test-setup:
 
 test: test-setup ## everything: unit, race, FUSE, Vault and real programs
 	ENVFS_TEST_STRICT=$$(integration/setup.sh --strict) $(GO) test -race -timeout 20m ./...
+
+soak: test-setup ## the long forms of faults, exercise, crashes, full disk and stress, then fuzzing: a night (SOAK=2: two)
+	ENVFS_SOAK=$(SOAK) ENVFS_TEST_STRICT=$$(integration/setup.sh --strict) \
+	  $(GO) test -race -v -p 1 -timeout $$((9 * $(SOAK)))h -run '^($(SOAKED))$$' ./volume ./fs ./integration
+	$(MAKE) fuzz FUZZTIME=$$((10 * $(SOAK)))m
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'not gofmt-ed'; exit 1; }
