@@ -479,7 +479,7 @@ func (w *workload) clear(t *testing.T, where string) {
 		}
 	}
 	left := storedNames(t, w.r.cipher)
-	if w.s.stays { // also while somebody wanted to clear away behind himself: a full name may stay behind
+	if w.s.stays || slices.Contains(w.s.stack, "volume.(*Volume).DropFullName") { // which could not remove one
 		left = slices.DeleteFunc(left, crypto.IsSidecar)
 	}
 	if len(left) != 1 {

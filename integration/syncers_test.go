@@ -313,10 +313,15 @@ func (r *rig) startSyncing(dir string) *syncing {
 // goOn waits until each program has done something more.
 func (s *syncing) goOn() {
 	s.r.t.Helper()
-	for name := range syncers() {
-		path := filepath.Join(s.ledgers, name)
+	for _, p := range s.processes {
+		path := filepath.Join(s.ledgers, p.name)
 		before, _ := os.ReadFile(path) // it may not be there yet
-		s.r.until(name+" to go on", func() bool {
+		s.r.until(p.name+" to go on", func() bool {
+			select {
+			case <-p.ended:
+				s.r.t.Fatalf("%s has ended by itself: %v\n%s", p.name, p.cmd.ProcessState, &p.output)
+			default:
+			}
 			now, _ := os.ReadFile(path)
 			return !bytes.Equal(now, before)
 		})
