@@ -27,7 +27,7 @@ func TestStress(t *testing.T) {
 				r.mkdir(r.path("shared", fmt.Sprint("d", i)))
 			}
 			var processes []*process
-			steps := strconv.Itoa(soaking(80, 5000))
+			steps := strconv.Itoa(soaking(60, 5000))
 			for i := range 16 {
 				processes = append(processes, startTask(t, "stress", r.mnt, strconv.Itoa(i), steps))
 			}
