@@ -83,20 +83,26 @@ type filling struct {
 	writers sync.WaitGroup
 
 	mu   sync.Mutex
-	kept map[string][]byte // what must be there; guarded by mu
-	told int               // how often there was no room; guarded by mu
+	kept map[string]keptFile // what must be there; guarded by mu
+	told int                 // how often there was no room; guarded by mu
 }
 
 // writer is one of those who fill the disk.
 type writer struct {
 	dir  string
-	kept map[string][]byte // what it has written without an error
+	kept map[string]keptFile // what it has written without an error
+}
+
+// keptFile is what must be in a file.
+type keptFile struct {
+	content []byte
+	calls   string // how it got there
 }
 
 // start starts a writer.
 func (f *filling) start(n int) {
 	f.writers.Go(func() {
-		w := &writer{dir: f.r.path(fmt.Sprint("writer", n)), kept: map[string][]byte{}}
+		w := &writer{dir: f.r.path(fmt.Sprint("writer", n)), kept: map[string]keptFile{}}
 		told, err := w.fill(uint64(n), f.round)
 		if err != nil {
 			f.r.t.Error(err)
@@ -104,7 +110,7 @@ func (f *filling) start(n int) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if f.told += told; f.kept == nil {
-			f.kept = map[string][]byte{}
+			f.kept = map[string]keptFile{}
 		}
 		maps.Copy(f.kept, w.kept)
 	})
@@ -138,17 +144,16 @@ func (w *writer) fill(file, round uint64) (told int, err error) {
 
 // write makes a file, or makes one longer that is there. What it holds after an error is not known.
 func (w *writer) write(path string, content []byte) error {
-	grown := content
 	if rand.IntN(4) == 0 {
 		for path = range w.kept {
-			grown = slices.Concat(w.kept[path], content)
 			break
 		}
-		delete(w.kept, path)
 	}
-	err := writeFile(path, content, rand.IntN(2) == 0)
+	before, synced := w.kept[path], rand.IntN(2) == 0
+	delete(w.kept, path)
+	err := writeFile(path, content, synced)
 	if err == nil {
-		w.kept[path] = grown
+		w.kept[path] = keptFile{slices.Concat(before.content, content), fmt.Sprintf("%s %d bytes, synced %t;", before.calls, len(content), synced)}
 	}
 	return err
 }
@@ -202,8 +207,8 @@ func (f *filling) wait() {
 func (f *filling) check(when string) {
 	f.r.t.Helper()
 	for path, want := range f.kept {
-		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
-			f.r.t.Errorf("%s: %.80s: %d bytes, want %d, or others, %v", when, path, len(got), len(want), err)
+		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want.content) {
+			f.r.t.Errorf("%s: %s: %d bytes, want %d (%s), or others, %v; %+v", when, path, len(got), len(want.content), want.calls, err, f.r.info(path))
 		}
 	}
 	f.r.opensAll(f.r.mnt, nil)
