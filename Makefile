@@ -9,6 +9,10 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED ?= 1
 
+# What ENVFS_SOAK makes longer, in the packages that a run below names.
+SOAK      ?= 1
+SOAKED    = TestEveryCallStruck|TestDiskStaysBroken|TestExercise|TestMirror|TestKilledUnderLoad|TestFilledAgainAndAgain|TestStress|TestRsyncDelta
+
 .PHONY: help build install test test-setup soak lint bench bench-disk bench-vault bench-go bench-soak fuzz demo man clean
 
 help: ## list the targets
@@ -41,9 +45,11 @@ test: test-setup ## everything: unit, race, FUSE, Vault and real programs
 	@echo 'and without the race detector what it is too slow for, or would change:'
 	$(GO) test -timeout 20m ./crypto ./internal/secret
 
-soak: test-setup ## the long forms of the tests: tens of thousands of power cuts, hundreds of killed daemons (under an hour)
-	ENVFS_POWERCUTS=60 $(GO) test -timeout 90m -v -run 'PowerCuts' ./internal/backing/powercut ./volume ./fs
-	ENVFS_KILLS=100 $(GO) test -timeout 60m -v -run TestKilledUnderLoad ./integration
+soak: test-setup ## the long forms of power cuts, faults, exercise, crashes, full disk and stress, then fuzzing: a night (SOAK=2: two)
+	ENVFS_POWERCUTS=$$((60 * $(SOAK))) $(GO) test -timeout $$((3 * $(SOAK)))h -v -run 'PowerCuts' ./internal/backing/powercut ./volume ./fs
+	ENVFS_SOAK=$(SOAK) ENVFS_TEST_STRICT=$$(integration/setup.sh --strict) \
+	  $(GO) test -race -v -p 1 -timeout $$((9 * $(SOAK)))h -run '^($(SOAKED))$$' ./volume ./fs ./integration
+	$(MAKE) fuzz FUZZTIME=$$((10 * $(SOAK)))m
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'not gofmt-ed'; exit 1; }

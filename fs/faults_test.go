@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/envfs/envfs/crypto"
 	"github.com/envfs/envfs/internal/backing"
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +23,7 @@ type sweep struct {
 	at    int // which call, from 1 on; 0: none
 	errno unix.Errno
 	short bool // the call moves half of its bytes instead, at first
+	stays bool // all later calls that change something fail as well
 
 	mu     sync.Mutex
 	on     bool          // guarded by mu
@@ -37,8 +39,11 @@ func (s *sweep) Before(c *backing.Call) error {
 		return nil
 	}
 	s.calls++
-	if s.calls != s.at {
+	if s.calls < s.at || s.at == 0 || s.calls > s.at && !s.stays || s.stays && !changesSomething(c) {
 		return nil
+	}
+	if s.struck != nil {
+		return s.errno
 	}
 	if s.short && (c.Size < 2 || c.Op != backing.OpRead && c.Op != backing.OpWrite) {
 		return nil // there is no such call
@@ -50,6 +55,17 @@ func (s *sweep) Before(c *backing.Call) error {
 		return nil
 	}
 	return s.errno
+}
+
+// changesSomething tells calls that a disk refuses which has become read-only.
+func changesSomething(c *backing.Call) bool {
+	switch c.Op {
+	case backing.OpStat, backing.OpRead, backing.OpReaddir, backing.OpReadlink:
+		return false
+	case backing.OpOpen:
+		return c.Flags&(unix.O_WRONLY|unix.O_RDWR|unix.O_CREAT) != 0
+	}
+	return true
 }
 
 func (s *sweep) turn(on bool) {
@@ -148,11 +164,14 @@ func TestEveryCallStruck(t *testing.T) {
 func strikeWorkload(t *testing.T, s *sweep) {
 	before := descriptors(t)
 	r := newRig(t, Options{WriteThrough: s.at%2 == 0}, smallDisk(t, "16m"), withHook(s))
-	w := &workload{r: r}
+	w := &workload{r: r, s: s}
 	w.prepare()
 	r.remount() // so that everything is cold
 	s.turn(true)
 	errs := w.work()
+	if s.stays {
+		w.endure(t)
+	}
 	s.turn(false)
 	if s.struck == nil && len(errs) > 0 {
 		t.Fatalf("without a fault: %v", errs)
@@ -180,6 +199,33 @@ func strikeWorkload(t *testing.T, s *sweep) {
 	}
 }
 
+// endure reads everything while the disk refuses changes, ends the mount, and mounts when the disk is well again.
+func (w *workload) endure(t *testing.T) {
+	t.Helper()
+	s := w.s
+	w.check(t, fmt.Sprintf("call %d, while all changes fail by %v,", s.at, s.errno))
+	if err := w.r.server.Unmount(); err != nil {
+		t.Fatalf("after call %d all changes failed by %v, and the mount does not end: %v", s.at, s.errno, err)
+	}
+	_, _ = w.r.server.Wait(), w.r.vol.Close() // they may speak of what failed
+	w.r.server = nil
+	s.turn(false)
+	w.r.mount()
+}
+
+// TestDiskStaysBroken is TestEveryCallStruck with a disk that refuses every change from some call on, as one does that has
+// become read-only after an error: what is there stays readable, and the mount ends.
+func TestDiskStaysBroken(t *testing.T) {
+	calm := &sweep{}
+	strikeWorkload(t, calm)
+	for i, errno := range []unix.Errno{unix.EROFS, unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.ESTALE} {
+		step := calm.calls / soaking(3)
+		for at := 1 + i; at <= calm.calls && !t.Failed(); at += max(step, 1) {
+			strikeWorkload(t, &sweep{at: at, errno: errno, stays: true})
+		}
+	}
+}
+
 // descriptors says where each open descriptor leads.
 func descriptors(t *testing.T) map[string]string {
 	t.Helper()
@@ -197,7 +243,10 @@ func descriptors(t *testing.T) map[string]string {
 }
 
 // workload is what an application does to a directory, and what may be in it afterwards.
-type workload struct{ r *rig }
+type workload struct {
+	r *rig
+	s *sweep
+}
 
 // kept are the files that are there before. What the work makes of the content of each; nil if it does not touch it.
 var kept = map[string]func(old []byte) []byte{
@@ -434,7 +483,11 @@ func (w *workload) clear(t *testing.T, where string) {
 			t.Errorf("after %s: %v", where, err)
 		}
 	}
-	if left := storedNames(t, w.r.cipher); len(left) != 1 {
+	left := storedNames(t, w.r.cipher)
+	if w.s.stays || slices.Contains(w.s.stack, "volume.(*Volume).DropFullName") { // which could not remove one
+		left = slices.DeleteFunc(left, crypto.IsSidecar)
+	}
+	if len(left) != 1 {
 		t.Errorf("after %s there is left %q", where, left)
 	}
 }

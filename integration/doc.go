@@ -7,6 +7,7 @@
 // Environment:
 //
 //	ENVFS_RACE=1         build the program with the race detector; a race that it reports fails the test
+//	ENVFS_SOAK=N         long forms of the tests, as make soak runs them
 //	ENVFS_TEST_STRICT=1  a program that is not installed fails the tests that drive it, instead of skipping them
 //	ENVFS_TEST_VAULT     see package vaulttest
 //

@@ -10,6 +10,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if task := os.Getenv(taskEnv); task != "" {
+		os.Exit(runTask(task))
+	}
 	code, err := runWithProgram(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -61,7 +64,7 @@ func need(t *testing.T, programs ...string) {
 	packages := map[string]string{
 		"setfacl": "acl", "getfacl": "acl", "getfattr": "attr", "setfattr": "attr", "unshare": "util-linux", "mount": "mount",
 		"umount": "mount", "findmnt": "util-linux", "setpriv": "util-linux",
-		"script": "bsdutils", "fusermount3": "fuse3", "find": "findutils", "du": "coreutils", "dd": "coreutils",
+		"script": "bsdutils", "fusermount3": "fuse3", "find": "findutils", "du": "coreutils", "dd": "coreutils", "borg": "borgbackup",
 	}
 	for _, program := range programs {
 		if _, err := exec.LookPath(program); err == nil {

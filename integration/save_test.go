@@ -1,42 +1,32 @@
 package integration
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 )
 
-// saveFile is saveSynced, which must succeed.
+// saveFile writes a file as an editor does: a temporary file, synced, renamed over the old one, and the directory synced.
 func saveFile(t *testing.T, path, content string) {
 	t.Helper()
-	if err := saveSynced(path, content); err != nil {
-		t.Fatal(err)
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-}
-
-// saveSynced writes a file as an editor does: a temporary file, synced, renamed over the old one, and the directory synced.
-func saveSynced(path, content string) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".saving-*")
-	if err != nil {
-		return err
-	}
+	check(err)
 	_, err = f.WriteString(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
+	check(err)
+	check(f.Sync())
+	check(f.Close())
+	check(os.Rename(f.Name(), path))
 	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	check(err)
+	check(dir.Sync())
+	check(dir.Close())
 }
 
 // TestSave kills the daemon right after a save: what was synced is there, and nothing else is.
