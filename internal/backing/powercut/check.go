@@ -67,9 +67,7 @@ func (p *promise) checkDir(t *tree, dir nodeID, seen *foundDir, path string) (fo
 			found = append(found, Violation{1, at + ": is gone"})
 			continue
 		}
-		for _, v := range p.checkEntry(t, t.dirs[dir][name], entry, at) {
-			found = append(found, v)
-		}
+		found = append(found, p.checkEntry(t, t.dirs[dir][name], entry, at)...)
 	}
 	for _, name := range slices.Sorted(maps.Keys(seen.entries)) {
 		if _, ok := t.dirs[dir][name]; !ok {
