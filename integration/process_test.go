@@ -22,7 +22,13 @@ const goneCode = 7
 func tasks() map[string]func(args []string) error {
 	all := map[string]func(args []string) error{"stress": stressTask}
 	for name, task := range syncers() {
-		all[name] = func(args []string) error { return task.work(args[0], args[1]) }
+		all[name] = func(args []string) error {
+			// So that it stays in this mount, and does not go on below the mountpoint once the mount is gone.
+			if err := os.Chdir(args[0]); err != nil {
+				return err
+			}
+			return task.work(".", args[1])
+		}
 	}
 	return all
 }
