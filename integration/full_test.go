@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -172,8 +173,11 @@ func (w *writer) makeRoom() (err error) {
 	return err
 }
 
-// writeFile appends to a file, which need not be there.
+// writeFile appends to a file, which need not be there. Nothing may be started from this process meanwhile: the child would close its
+// copy of the descriptor, and Linux tells of a page that could not be written back only at the first close.
 func writeFile(path string, content []byte, synced bool) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
