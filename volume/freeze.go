@@ -34,10 +34,10 @@ func (v *Volume) Freeze(open func() []*File) (thaw func(), unsealed int, err err
 			unsealed++
 		}
 	}
-	if err := v.store.SyncFS(int(v.root.Fd())); err != nil {
+	if err := v.journal.settleAll(); err != nil {
 		return nil, 0, err
 	}
-	if err := v.journal.settleAll(); err != nil {
+	if err := v.store.SyncFS(int(v.root.Fd())); err != nil {
 		return nil, 0, err
 	}
 	return s.round.Unlock, unsealed, nil

@@ -80,22 +80,12 @@ func (j *journal) repair() error {
 	if !j.failed.Load() {
 		return nil
 	}
-	return j.renew(func() bool { return j.failed.Load() })
-}
-
-// settleAll makes everything durable in place, so that a copy that is taken now needs no replay.
-func (j *journal) settleAll() error {
-	return j.renew(func() bool { return j.failed.Load() || len(j.files) > 0 })
-}
-
-// renew begins a new generation if that is needed, which is asked with mu held and no checkpoint under way.
-func (j *journal) renew(needed func() bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for j.checkpointing {
 		j.changed.Wait()
 	}
-	if j.closed || j.fd < 0 || !needed() {
+	if !j.failed.Load() || j.closed {
 		return nil
 	}
 	if err := j.checkpoint(); err != nil {
@@ -179,13 +169,42 @@ func (j *journal) close() error {
 	if j.fd < 0 {
 		return nil
 	}
-	// Behind a new generation nothing counts any more, whether the removal reaches the disk or not.
-	err := j.checkpoint()
-	if err == nil {
-		err = j.store.Unlink(j.root, CrashJournal)
-	}
+	err := j.remove()
 	for _, file := range j.files {
 		j.closeFile(file)
 	}
-	return errors.Join(err, j.store.Close(j.fd))
+	if j.fd >= 0 { // it stays
+		err = errors.Join(err, j.store.Close(j.fd))
+	}
+	return err
+}
+
+// settleAll makes everything durable in place and removes the journal, so that a copy that is taken now needs no replay. Nobody
+// may be changing a file.
+func (j *journal) settleAll() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for j.checkpointing {
+		j.changed.Wait()
+	}
+	if j.closed || j.fd < 0 {
+		return nil
+	}
+	return j.remove()
+}
+
+// remove makes everything durable in place and removes the journal; the next record makes a new one. The caller holds mu, and
+// no checkpoint is under way.
+func (j *journal) remove() error {
+	// Behind a new generation nothing counts any more, whether the removal reaches the disk or not.
+	if err := j.checkpoint(); err != nil {
+		return err
+	}
+	if err := keepTimes(j.store, j.root, func() error { return j.store.Unlink(j.root, CrashJournal) }); err != nil {
+		return err
+	}
+	j.ready.Store(false)
+	fd := j.fd
+	j.fd = -1
+	return j.store.Close(fd)
 }

@@ -23,6 +23,23 @@ const (
 // create makes the journal, durably, its name included. At any instant there is either none or a whole one. The caller holds
 // mu.
 func (j *journal) create() error {
+	return keepTimes(j.store, j.root, j.createNow)
+}
+
+// keepTimes does work that makes or removes a file of envfs' own in a directory, and gives the directory the times back that it had.
+// Applications must not see it change. If one makes a file there in the same instant, the directory seems older by that much.
+func keepTimes(store *backing.Store, dir int, work func() error) error {
+	var before unix.Stat_t
+	if err := store.Stat(dir, &before); err != nil {
+		return err
+	}
+	if err := work(); err != nil {
+		return err
+	}
+	return store.SetTimes(backing.Target{FD: dir}, before.Atim, before.Mtim)
+}
+
+func (j *journal) createNow() error {
 	fd, err := j.makeTemp()
 	if err != nil {
 		return err

@@ -261,7 +261,9 @@ func (f *redo) order() []int64 {
 
 // remove takes the journal away, durably: nothing that it says may come back when the files have changed again.
 func (r *replay) remove() error {
-	if err := r.v.store.Unlink(r.v.Root(), CrashJournal); err != nil {
+	root := r.v.Root()
+	err := keepTimes(r.v.store, root, func() error { return r.v.store.Unlink(root, CrashJournal) })
+	if err != nil {
 		return err
 	}
 	return r.v.store.Sync(r.v.Root(), false)

@@ -2,8 +2,6 @@ package volume
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -12,16 +10,6 @@ import (
 	"github.com/envfs/envfs/crypto"
 	"github.com/envfs/envfs/internal/backing"
 )
-
-// HasCrashJournal reports whether the ciphertext directory dir holds the journal of a mount: of one that is there, or of one
-// that did not end well, whose journal the next mount replays.
-func HasCrashJournal(dir string) (bool, error) {
-	_, err := os.Lstat(filepath.Join(dir, CrashJournal))
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}
 
 // visit verifies an entry, and says whether to go on below it.
 func (w *verify) visit(e treeEntry) (enter bool) {

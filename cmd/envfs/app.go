@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/envfs/envfs/cmd/envfs/internal/logging"
+	"github.com/envfs/envfs/internal/secret"
 )
 
 // app is what a command has of the world around it.
@@ -23,10 +24,13 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 	env    func(name string) (string, bool) // os.LookupEnv
+	// protect keeps what the process holds in memory to itself (secret.ProtectProcess). It cannot be taken back, so
+	// that a test which runs commands in its own process leaves it out.
+	protect func(log *slog.Logger)
 }
 
 func newApp() *app {
-	return &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv}
+	return &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, protect: secret.ProtectProcess}
 }
 
 // run carries out a command line, program name first, and returns the exit

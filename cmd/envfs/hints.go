@@ -57,7 +57,6 @@ func hints() []hintRow {
 		{volume.ErrDestinationExists, "--force replaces files, but not directories; or choose another destination"},
 		{errInMount, "unmount it, and name its ciphertext; envfs info tells the path of that"},
 		{errVerified, "restore what is damaged from a backup; envfs verify --repair PATH moves what cannot be read out of the way"},
-		{errJournalLeft, "mount the volume once, which replays the journal, and unmount it"},
 		{volume.ErrBadQuarantine, "name a directory on the same file system, outside of the volume, with --quarantine"},
 		{volume.ErrFileOpen, "lsof +D PATH names the processes that have files open"},
 		{volume.ErrMoreLinks, "name all directories in which the file has a name"},

@@ -97,7 +97,7 @@ func (i *initCommand) run(ctx context.Context, dir string) error {
 		return err
 	}
 	log := i.app.log()
-	secret.ProtectProcess(log)
+	i.app.protect(log)
 	arena := secret.NewArena(log)
 	o := volume.InitOptions{
 		Arena: arena, VolumeID: crypto.NewID(),

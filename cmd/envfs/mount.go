@@ -12,7 +12,6 @@ import (
 
 	"github.com/envfs/envfs/cmd/envfs/internal/logging"
 	"github.com/envfs/envfs/cmd/envfs/internal/mountopt"
-	"github.com/envfs/envfs/internal/secret"
 )
 
 const mountLong = `Show the plaintext of the volume DIR at the directory MOUNTPOINT.
@@ -185,7 +184,7 @@ func (m *mountCommand) run(cmd *cobra.Command) error {
 	}
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
-	secret.ProtectProcess(m.app.log())
+	m.app.protect(m.app.log())
 	passphrase, err := m.request.Keys.passphrase(ctx, m.app, m.request.Dir, cfg)
 	if err != nil {
 		return err

@@ -36,7 +36,7 @@ func (o *offlineVolume) use(ctx context.Context, a *app, keys keySettings, work 
 		return about(o.dir, err)
 	}
 	log := a.log()
-	secret.ProtectProcess(log)
+	a.protect(log)
 	opener := keyringOpener{keySettings: keys, arena: secret.NewArena(log)}
 	passphrase, err := keys.passphrase(ctx, a, o.dir, o.cfg)
 	if err != nil {
@@ -56,8 +56,11 @@ func (o *offlineVolume) use(ctx context.Context, a *app, keys keySettings, work 
 	return errors.Join(work(v), v.Close())
 }
 
-// warnOfJournal says that a crash has left something to do.
+// warnOfJournal says that a crash has left something to do, where opening the volume does not do it.
 func (o *offlineVolume) warnOfJournal(a *app) {
+	if !o.options.Unlocked {
+		return
+	}
 	st, err := os.Lstat(filepath.Join(o.dir, volume.CrashJournal))
 	if err == nil && st.Size() > 0 {
 		a.warn("%s: its last mount did not end well, and %s holds writes that are not in their files yet; mount it once first",

@@ -73,7 +73,7 @@ func (p *passwdCommand) run(ctx context.Context, dir string) error {
 		return about(dir, errNoPassphrase)
 	}
 	log := p.app.log()
-	secret.ProtectProcess(log)
+	p.app.protect(log)
 	opener := keyringOpener{keySettings: p.keys, arena: secret.NewArena(log)}
 	passphrase, err := p.keys.passphrase(ctx, p.app, dir, cfg)
 	if err != nil {

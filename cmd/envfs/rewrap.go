@@ -121,7 +121,7 @@ func (r *rewrapCommand) use(ctx context.Context, path, dir string, cfg *volume.C
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	log := r.app.log()
-	secret.ProtectProcess(log)
+	r.app.protect(log)
 	opener := keyringOpener{keySettings: r.keys, arena: secret.NewArena(log)}
 	passphrase, err := r.keys.passphrase(ctx, r.app, path, cfg)
 	if err != nil {

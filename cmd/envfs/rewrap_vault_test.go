@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -35,7 +36,7 @@ func runApp(t testing.TB, args ...string) (code int, stdout, stderr string) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	a := &app{stdin: null, stdout: &out, stderr: &errs, env: os.LookupEnv}
+	a := &app{stdin: null, stdout: &out, stderr: &errs, env: os.LookupEnv, protect: func(*slog.Logger) {}}
 	code = a.run(append([]string{"envfs"}, args...))
 	return code, out.String(), errs.String()
 }

@@ -203,7 +203,7 @@ func openForNames(ctx context.Context, a *app, keys *keySettings, dir string) (*
 		return nil, aboutNamed(dir, err)
 	}
 	log := a.log()
-	secret.ProtectProcess(log)
+	a.protect(log)
 	passphrase, err := keys.passphrase(ctx, a, dir, cfg)
 	if err != nil {
 		return nil, err

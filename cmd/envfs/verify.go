@@ -50,10 +50,9 @@ const verifyExample = `  envfs verify /data
   envfs verify --repair --quarantine /data.bad /data`
 
 var (
-	errVerified    = error(classedError{"damage found", errDamageFound})
-	errUnchecked   = errors.New("not everything could be checked")
-	errJournalLeft = errors.New("a journal is left by an unclean end, and what it holds may mend what seems damaged")
-	errNoSuchFile  = errors.New("no such file, neither here nor in the volume")
+	errVerified   = error(classedError{"damage found", errDamageFound})
+	errUnchecked  = errors.New("not everything could be checked")
+	errNoSuchFile = errors.New("no such file, neither here nor in the volume")
 )
 
 type verifyCommand struct {
@@ -105,22 +104,12 @@ func (c *verifyCommand) run(ctx context.Context, path string, args []string) err
 	}
 	ctx, stop := untilSignal(ctx)
 	defer stop()
-	// The journal of a mount is gone when it has ended well; whether there is one to be replayed is seen before the volume
-	// is opened, and said only if nobody has the volume.
-	journal, err := volume.HasCrashJournal(p.volume)
-	if err != nil {
-		return err
-	}
 	v, closeKeys, err := c.open(ctx, path, p.volume)
 	if err != nil {
 		return err
 	}
 	defer closeKeys()
-	if journal && c.repair {
-		err = about(p.volume, errJournalLeft)
-	} else {
-		err = c.verify(ctx, v, p.volume, args)
-	}
+	err = c.verify(ctx, v, p.volume, args)
 	if closeErr := v.Close(); err == nil {
 		err = closeErr
 	}
@@ -134,7 +123,7 @@ func (c *verifyCommand) open(ctx context.Context, path, dir string) (_ *volume.V
 		return nil, nil, aboutNamed(dir, err)
 	}
 	log := c.app.log()
-	secret.ProtectProcess(log)
+	c.app.protect(log)
 	opener := keyringOpener{keySettings: c.keys, arena: secret.NewArena(log)}
 	passphrase, err := c.keys.passphrase(ctx, c.app, path, cfg)
 	if err != nil {
