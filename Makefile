@@ -44,6 +44,7 @@ test: test-setup ## everything: unit, race, FUSE, Vault and real programs
 	ENVFS_TEST_STRICT=$$(integration/setup.sh --strict) $(GO) test -race -timeout 20m ./...
 	@echo 'and without the race detector what it is too slow for, or would change:'
 	$(GO) test -timeout 20m ./crypto ./internal/secret
+	$(GO) test -timeout 20m -run TestFewAllocations ./volume
 
 soak: test-setup ## the long forms of power cuts, faults, exercise, crashes, full disk and stress, then fuzzing: a night (SOAK=2: two)
 	ENVFS_POWERCUTS=$$((60 * $(SOAK))) $(GO) test -timeout $$((3 * $(SOAK)))h -v -run 'PowerCuts' ./internal/backing/powercut ./volume ./fs

@@ -231,10 +231,10 @@ func (f *File) Sync(dataOnly bool) error {
 		return err
 	}
 	reach := f.reach()
-	if f.extents.needsSync(dataOnly) || f.mayVouch() {
+	if vouch := f.mayVouch(); vouch || f.extents.needsSync(dataOnly) {
 		isNew := f.v.newFiles.remove(f)
 		was := f.extents.takeUnsynced(dataOnly)
-		if err := f.syncVouching(dataOnly); err != nil {
+		if err := f.syncBacking(dataOnly, vouch); err != nil {
 			f.extents.restoreUnsynced(was)
 			if isNew {
 				f.v.newFiles.add(f)

@@ -114,6 +114,9 @@ func (e *unrecorded) Unwrap() error { return e.err }
 
 // begun reports whether a change with this result may have changed something in place.
 func begun(err error) bool {
+	if err == nil {
+		return true // said here, because what follows allocates
+	}
 	var u *unrecorded
 	return !errors.As(err, &u)
 }

@@ -103,10 +103,10 @@ func (f *File) mayVouch() bool {
 	return h.get() == headerUnsealed && h.durable-h.vouched.Load() >= vouchStep && f.torn.from.Load() == wholeFile
 }
 
-// syncVouching makes the backing file durable, and with it, now and then, a header that says what was durable before. A header
+// syncBacking makes the backing file durable, and with it, if vouch is set, a header that says what was durable before. A header
 // that spoke of what is being synced could reach the disk first.
-func (f *File) syncVouching(dataOnly bool) error {
-	if !f.mayVouch() {
+func (f *File) syncBacking(dataOnly, vouch bool) error {
+	if !vouch {
 		return f.v.store.Sync(f.FD(), dataOnly)
 	}
 	h := &f.header

@@ -338,9 +338,7 @@ func (j *journal) letGo(id crypto.ID) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for j.checkpointing {
-		j.changed.Wait() // it is using the descriptor
-	}
+	j.awaitCheckpoint() // it is using the descriptor
 	if file := j.files[id]; file != nil {
 		j.closeFile(file)
 	}

@@ -82,9 +82,7 @@ func (j *journal) repair() error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for j.checkpointing {
-		j.changed.Wait()
-	}
+	j.awaitCheckpoint()
 	if !j.failed.Load() || j.closed {
 		return nil
 	}
@@ -141,6 +139,13 @@ func (j *journal) checkpoint() error {
 	return nil
 }
 
+// awaitCheckpoint returns when no checkpoint is under way. The caller holds mu, which is given up meanwhile.
+func (j *journal) awaitCheckpoint() {
+	for j.checkpointing {
+		j.changed.Wait()
+	}
+}
+
 // settle makes files durable in place.
 func (j *journal) settle(fds []int) error {
 	if len(fds) > syncEach {
@@ -162,9 +167,7 @@ func (j *journal) close() error {
 	if j.closed {
 		return nil
 	}
-	for j.checkpointing {
-		j.changed.Wait()
-	}
+	j.awaitCheckpoint()
 	j.closed = true
 	if j.fd < 0 {
 		return nil
@@ -184,9 +187,7 @@ func (j *journal) close() error {
 func (j *journal) settleAll() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for j.checkpointing {
-		j.changed.Wait()
-	}
+	j.awaitCheckpoint()
 	if j.closed || j.fd < 0 {
 		return nil
 	}

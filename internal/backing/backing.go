@@ -179,6 +179,9 @@ func (s *Store) ReadAt(fd int, p []byte, off int64) (int, error) {
 
 // WriteAt writes all of p at offset off, or returns how much of it was written and why no more.
 func (s *Store) WriteAt(fd int, p []byte, off int64) (int, error) {
+	if s.Hook == nil { // looked at here, so that nothing is allocated for nobody
+		return writeAt(fd, p, off)
+	}
 	c := Call{Op: OpWrite, FD: fd, Offset: off, Size: int64(len(p)), Data: p}
 	if err := s.before(&c); err != nil {
 		return 0, err
@@ -255,20 +258,31 @@ func (s *Store) SyncFS(fd int) error {
 
 // Stat returns the attributes of the file behind fd.
 func (s *Store) Stat(fd int, st *unix.Stat_t) error {
-	c := &Call{Op: OpStat, FD: fd, Stat: st}
-	if err := s.before(c); err != nil {
-		return err
+	if s.Hook == nil { // looked at here, so that st does not escape to the heap for nobody
+		return retry(func() error { return unix.Fstat(fd, st) })
 	}
-	return s.after(c, retry(func() error { return unix.Fstat(fd, st) }))
+	return s.observedStat(&Call{Op: OpStat, FD: fd}, st, func(st *unix.Stat_t) error { return unix.Fstat(fd, st) })
 }
 
 // StatAt returns the attributes of name in dir.
 func (s *Store) StatAt(dir int, name string, st *unix.Stat_t) error {
-	c := &Call{Op: OpStat, FD: dir, Name: name, Stat: st}
+	if s.Hook == nil {
+		return retry(func() error { return unix.Fstatat(dir, name, st, unix.AT_SYMLINK_NOFOLLOW) })
+	}
+	return s.observedStat(&Call{Op: OpStat, FD: dir, Name: name}, st, func(st *unix.Stat_t) error {
+		return unix.Fstatat(dir, name, st, unix.AT_SYMLINK_NOFOLLOW)
+	})
+}
+
+// observedStat is Stat with a Hook, which gets an answer of its own.
+func (s *Store) observedStat(c *Call, st *unix.Stat_t, f func(st *unix.Stat_t) error) error {
 	if err := s.before(c); err != nil {
 		return err
 	}
-	return s.after(c, retry(func() error { return unix.Fstatat(dir, name, st, unix.AT_SYMLINK_NOFOLLOW) }))
+	c.Stat = new(unix.Stat_t)
+	err := s.after(c, retry(func() error { return f(c.Stat) }))
+	*st = *c.Stat
+	return err
 }
 
 // StatFS returns the state of the file system that holds fd.
