@@ -12,7 +12,7 @@ const absentBits = 1<<16 - 1
 // absentBit is the bit of an attribute whose absence is remembered, or 0.
 func absentBit(attr string) uint32 {
 	switch attr {
-	case "security.selinux":
+	case selinuxAttr:
 		return 1
 	case "system.posix_acl_access":
 		return 2

@@ -21,6 +21,7 @@ func TestAbsentAttributesAreRemembered(t *testing.T) {
 		}
 	}
 	const aclAccess, label = "system.posix_acl_access", "security.selinux"
+	r.server.selinux.Store(true)
 	want("at first", aclAccess, "", unix.ENODATA)
 	want("at first", label, "", unix.ENODATA)
 	if err := unix.Lsetxattr(r.stored("f"), aclAccess, acl, 0); err != nil {
@@ -40,6 +41,30 @@ func TestAbsentAttributesAreRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("set again", label, "again", nil)
+}
+
+// TestLabelsWithoutSELinux: where the kernel has no SELinux, a label that a file does not have is not supported, and one that it
+// has is shown.
+func TestLabelsWithoutSELinux(t *testing.T) {
+	r := newRig(t, Options{})
+	r.server.selinux.Store(false)
+	r.write("f", nil)
+	const label = "security.selinux"
+	buf := make([]byte, 256)
+	for range 2 { // looked up, remembered
+		if _, err := unix.Lgetxattr(r.path("f"), label, buf); err != unix.EOPNOTSUPP {
+			t.Errorf("a label that is not there: %v, want EOPNOTSUPP", err)
+		}
+	}
+	if _, err := unix.Lgetxattr(r.path("f"), "security.other", buf); err != unix.ENODATA {
+		t.Errorf("another attribute that is not there: %v, want ENODATA", err)
+	}
+	if err := unix.Lsetxattr(r.path("f"), label, []byte("label"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := unix.Lgetxattr(r.path("f"), label, buf); err != nil || string(buf[:n]) != "label" {
+		t.Errorf("a label that was stored is %q, %v", buf[:max(n, 0)], err)
+	}
 }
 
 // TestAbsenceSeenTooEarly: an answer that was under way while the attribute was set is not remembered.

@@ -352,9 +352,7 @@ func TestForgottenFileKeepsItsState(t *testing.T) {
 	}
 	before := known()
 	file := before.file.Load()
-	if status := r.server.fuse.EntryNotify(rootID, "f"); !status.Ok() {
-		t.Fatal(status)
-	}
+	r.forgetEntry(rootID, "f")
 	waitFor(t, "the kernel to forget the file", func() bool {
 		r.server.table.mu.RLock()
 		defer r.server.table.mu.RUnlock()

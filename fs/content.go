@@ -28,7 +28,6 @@ func (s *Server) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse
 		return nil, status
 	}
 	defer done()
-	s.procs.content(len(buf), s.activity.Load())
 	got, err := f.ReadAt(buf, int64(in.Offset))
 	if err != nil {
 		// Also if a part could be read: the kernel takes a short answer for the end of the file and fills the pages behind it
@@ -37,8 +36,20 @@ func (s *Server) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse
 	}
 	s.counters.reads.Add(1)
 	s.counters.bytesRead.Add(uint64(got))
-	return fuse.ReadResultData(buf[:got]), fuse.OK
+	return inPlace(buf[:got]), fuse.OK
 }
+
+// inPlace is what a READ has put where the answer takes it from, so that it is not copied.
+type inPlace []byte
+
+// Bytes returns the content.
+func (p inPlace) Bytes([]byte) ([]byte, fuse.Status) { return p, fuse.OK }
+
+// Size returns the length of the content in bytes.
+func (p inPlace) Size() int { return len(p) }
+
+// Done has nothing to let go of.
+func (p inPlace) Done() {}
 
 // Write encrypts straight from the request.
 func (s *Server) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
@@ -55,7 +66,6 @@ func (s *Server) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (u
 			return 0, statusOf(err)
 		}
 	}
-	s.procs.content(len(data), s.activity.Load())
 	done, err := f.WriteAt(data, int64(in.Offset))
 	if err != nil {
 		return 0, s.fail("write", n, err)
@@ -171,8 +181,8 @@ func (s *Server) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.Lseek
 	}
 	if f.Writable() {
 		// The kernel does not write back what is in its cache before it asks, and what is only there would look like a hole.
-		if status := s.fuse.InodeNotify(n.id, int64(in.Offset), 0); status != fuse.OK && status != fuse.ENOENT {
-			return status
+		if err := s.dev.InvalidateInode(n.id, int64(in.Offset), 0); err != nil {
+			return statusOf(err)
 		}
 	}
 	at, err := f.Seek(int64(in.Offset), int(in.Whence))

@@ -40,6 +40,9 @@ func errnoOf(err error) unix.Errno {
 	if err == nil {
 		return 0
 	}
+	if errno, bare := err.(unix.Errno); bare { // as most are, and none of the table is
+		return errno
+	}
 	for _, row := range errnos {
 		if errors.Is(err, row.is) {
 			return row.errno

@@ -87,7 +87,9 @@ func (e *exercise) check(t *rapid.T) {
 			continue
 		}
 		if o.Kind == "forget" {
-			e.r.server.fuse.EntryNotify(rootID, name) // and with it everything below
+			if err := e.r.server.dev.InvalidateEntry(rootID, name); err != nil { // and with it everything below
+				t.Fatal(err)
+			}
 			continue
 		}
 		want, got := e.plain.do(t, o), e.mount.do(t, o)

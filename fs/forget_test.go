@@ -11,8 +11,8 @@ import (
 // forgetEntry makes the kernel forget a name and, if nobody uses it, the inode behind.
 func (r *rig) forgetEntry(dir uint64, name string) {
 	r.t.Helper()
-	if status := r.server.fuse.EntryNotify(dir, name); !status.Ok() {
-		r.t.Fatalf("forget %s: %v", name, status)
+	if err := r.server.dev.InvalidateEntry(dir, name); err != nil {
+		r.t.Fatalf("forget %s: %v", name, err)
 	}
 }
 

@@ -2,7 +2,6 @@ package fs
 
 import (
 	"github.com/envfs/envfs/keyring"
-	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 // keyRefused takes the pages of the files that use a refused key out of the kernel's cache. The kernel writes dirty ones
@@ -13,9 +12,9 @@ func (s *Server) keyRefused(w keyring.Wrapped) {
 		if f == nil || !f.Uses(w) {
 			continue
 		}
-		if status := s.fuse.InodeNotify(n.id, 0, 0); status != fuse.OK && status != fuse.ENOENT {
+		if err := s.dev.InvalidateInode(n.id, 0, 0); err != nil {
 			s.log.Warn("the kernel would not drop the pages of a file whose key was refused",
-				"ciphertext", s.cipherPath(n), "error", status.String())
+				"ciphertext", s.cipherPath(n), "error", err)
 		}
 	}
 }

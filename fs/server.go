@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/envfs/envfs/internal/backing"
+	"github.com/envfs/envfs/internal/fusedev"
 	"github.com/envfs/envfs/volume"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -39,12 +40,9 @@ type Options struct {
 	// file is read or written, not when it is opened, there is no O_TMPFILE, and nothing says who opened a file: it excludes Audit.
 	FastOpen           bool
 	MaxKernelReadahead int     // bytes; 0 means 1 MiB
+	Restless           bool    // wait for requests without sleeping while they follow each other closely; needs a second processor
 	Audit              Auditor // nil: nobody wants to know
 	AuditRequired      bool    // refuse what Audit cannot record
-	// SetProcessors makes the scheduler of this process use n processors, as runtime.GOMAXPROCS does. The server calls it with
-	// 1 while one is enough, which serves small requests faster, and with Processors otherwise. nil: the number stays.
-	SetProcessors func(n int)
-	Processors    int
 }
 
 // DefaultKeyWait is how long an open waits for a key service that does not answer.
@@ -68,7 +66,7 @@ type Server struct {
 	store    *backing.Store
 	opts     Options
 	log      *slog.Logger
-	fuse     *fuse.Server
+	dev      *fusedev.Device
 	table    *table
 	gate     *gate
 	freezer  freezer
@@ -78,8 +76,8 @@ type Server struct {
 	reporter reporter
 	foreign  reporter
 	counters counters
-	procs    *processors // nil: their number stays
 	held     held        // with Options.FastOpen
+	selinux  atomic.Bool // the kernel has it; set once
 
 	opensMu sync.Mutex
 	opens   map[*inode]chan struct{} // inodes being opened, which others wait for; guarded by opensMu
@@ -103,16 +101,14 @@ func Mount(v *volume.Volume, mountpoint string, o Options) (*Server, error) {
 	}
 	s.mountpoint = mountpoint
 	unix.Umask(0)
-	server, err := fuse.NewServer(s.gate, mountpoint, s.mountOptions())
+	s.dev, err = fusedev.Open(s.mountOptions(mountpoint))
 	if err != nil {
 		s.leaveRoot()
 		return nil, fmt.Errorf("mount at %s: %w", mountpoint, err)
 	}
-	s.fuse = server
 	v.OnKeyRefused(s.keyRefused)
-	s.procs.start() // after go-fuse has counted them
 	go s.serve()
-	if err := server.WaitMount(); err != nil {
+	if err := refusePolling(mountpoint); err != nil {
 		return nil, fmt.Errorf("mount at %s: %w", mountpoint, err)
 	}
 	s.widenReadAhead(mountpoint)
@@ -122,9 +118,9 @@ func Mount(v *volume.Volume, mountpoint string, o Options) (*Server, error) {
 func newServer(v *volume.Volume, o Options) (*Server, error) {
 	s := &Server{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(), vol: v, store: v.Store(), opts: o, log: o.Log,
-		procs: newProcessors(o.Processors, o.SetProcessors),
-		uid:   uint32(os.Geteuid()), gid: uint32(os.Getegid()), opens: map[*inode]chan struct{}{}, served: make(chan struct{}),
+		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), opens: map[*inode]chan struct{}{}, served: make(chan struct{}),
 	}
+	s.selinux.Store(kernelHasSELinux())
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -162,20 +158,16 @@ func (s *Server) directoryLimit() int {
 	return int(min(max(limit.Cur/8, 16), 4096))
 }
 
-func (s *Server) mountOptions() *fuse.MountOptions {
+// protocolOptions are what go-fuse agrees upon with the kernel.
+func (s *Server) protocolOptions() *fuse.MountOptions {
 	m := &fuse.MountOptions{
-		AllowOther: s.opts.AllowOther, FsName: s.opts.FsName, Name: "envfs",
 		MaxBackground: maxBackground, MaxWrite: maxRequest, MaxReadAhead: maxRequest,
 		EnableSymlinkCaching: true, EnableAcl: s.opts.AllowOther && !s.opts.DisableXattr, DisableXAttrs: s.opts.DisableXattr,
 		// One mount owns the volume, so nothing changes a file behind the kernel's cache.
 		ExplicitDataCacheControl: true,
-		// Content is decrypted into memory, so it never comes out of a pipe. go-fuse would try one for every read: it writes the
-		// header into it, finds nothing to splice, and empties it again.
-		DisableSplice: true,
-		Debug:         s.opts.Debug, Logger: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Debug:                    s.opts.Debug, Logger: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ExtraCapabilities: fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DONT_MASK |
 			fuse.CAP_ASYNC_DIO,
-		DirectMountStrict: s.uid == 0,
 	}
 	if s.opts.MaxKernelReadahead > 0 {
 		m.MaxReadAhead = s.opts.MaxKernelReadahead
@@ -186,17 +178,26 @@ func (s *Server) mountOptions() *fuse.MountOptions {
 	if !s.opts.FastOpen {
 		m.ExtraCapabilities |= fuse.CAP_ATOMIC_O_TRUNC // of which an open that nobody asks for would lose the O_TRUNC
 	}
+	return m
+}
+
+// mountOptions are what the kernel is told when it mounts.
+func (s *Server) mountOptions(mountpoint string) fusedev.Mount {
+	m := fusedev.Mount{
+		Point: mountpoint, Source: s.opts.FsName, Type: "envfs", AllowOther: s.opts.AllowOther, MaxRead: maxRequest,
+		Setuid: s.uid != 0,
+	}
 	if s.opts.AllowOther || s.opts.FastOpen { // otherwise the open is refused by the file system below
 		m.Options = append(m.Options, "default_permissions")
 	}
-	if s.uid != 0 {
+	if m.Setuid {
 		m.Options = append(m.Options, append(s.mountWords(), s.opts.Extra...)...)
 		return m
 	}
-	m.DirectMountFlags = s.mountFlags()
+	m.Flags = s.mountFlags()
 	for _, word := range s.opts.Extra {
 		if flag, ok := extraFlags()[word]; ok {
-			m.DirectMountFlags |= flag
+			m.Flags |= flag
 		} else {
 			m.Options = append(m.Options, word)
 		}
@@ -242,7 +243,14 @@ func (s *Server) mountWords() []string {
 
 // serve runs until the file system is unmounted and everything is put away.
 func (s *Server) serve() {
-	s.fuse.Serve()
+	protocol := fuse.NewProtocolServer(s.gate, s.protocolOptions())
+	s.dev.Serve(fusedev.Options{
+		Handle: func(in, out [][]byte) int {
+			n, _ := protocol.HandleRequest(in, out) // it has logged what is wrong, and there is no answer
+			return n
+		},
+		MaxRequest: maxRequest, Restless: s.opts.Restless, Log: s.log,
+	})
 	s.ended = s.shutdown()
 	close(s.served)
 }
@@ -289,7 +297,7 @@ func (s *Server) Wait() error {
 }
 
 // Unmount unmounts. It fails with EBUSY while the mount is in use.
-func (s *Server) Unmount() error { return s.fuse.Unmount() }
+func (s *Server) Unmount() error { return s.dev.Unmount() }
 
 // OpenHandles returns the number of open files and directories.
 func (s *Server) OpenHandles() int { return int(s.openNow.Load()) }
@@ -299,9 +307,7 @@ func (s *Server) LastActivity() time.Time { return time.Unix(0, s.activity.Load(
 
 // touch is called with each request.
 func (s *Server) touch() {
-	now := time.Now().UnixNano()
-	s.activity.Store(now)
-	s.procs.request(now)
+	s.activity.Store(time.Now().UnixNano())
 }
 
 // String names the file system.

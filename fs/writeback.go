@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -61,10 +60,7 @@ func (s *Server) writeBackFile(root int, n *inode) error {
 		}
 	}
 	// It cannot be opened, for want of rights, say: then the kernel is told to drop its pages, before which it writes them.
-	if status := s.fuse.InodeNotify(n.id, 0, 0); status != fuse.OK && status != fuse.ENOENT {
-		return unix.Errno(status)
-	}
-	return nil
+	return s.dev.InvalidateInode(n.id, 0, 0)
 }
 
 // openFromOutside opens n by its path, whatever is mounted or linked on the way.

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"os"
 	"strings"
 
 	"github.com/envfs/envfs/internal/backing"
@@ -11,6 +12,7 @@ import (
 
 const (
 	capabilityAttr = "security.capability"
+	selinuxAttr    = "security.selinux"
 	aclDefault     = "system.posix_acl_default"
 	// pathAttr shows the path of the ciphertext file, relative to the ciphertext directory. It is not listed.
 	pathAttr = "system.envfs.path"
@@ -43,7 +45,7 @@ func (s *Server) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, attr string, des
 	seen, absent := n.absent.look(attr)
 	if absent {
 		s.touch()
-		return 0, fuse.ENODATA
+		return 0, s.noAttr(attr)
 	}
 	n, t, done, status := s.reachAttr(in.NodeId)
 	if status != fuse.OK {
@@ -60,6 +62,7 @@ func (s *Server) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, attr string, des
 	value, err := s.attr(t, stored)
 	if err == unix.ENODATA {
 		n.absent.note(seen, attr)
+		return 0, s.noAttr(attr)
 	}
 	if err != nil {
 		return 0, statusOf(err)
@@ -70,6 +73,21 @@ func (s *Server) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, attr string, des
 		}
 	}
 	return reply(dest, value)
+}
+
+// noAttr is the answer for an attribute that a file does not have. Where the kernel knows no SELinux, a label that is not there is
+// one that is not supported: ls, which asks for one with each file, then asks no more. A label that somebody has stored is shown.
+func (s *Server) noAttr(attr string) fuse.Status {
+	if attr == selinuxAttr && !s.selinux.Load() {
+		return fuse.Status(unix.EOPNOTSUPP)
+	}
+	return fuse.ENODATA
+}
+
+// kernelHasSELinux tells whether SELinux was started with the kernel.
+func kernelHasSELinux() bool {
+	types, err := os.ReadFile("/proc/filesystems")
+	return err != nil || strings.Contains(string(types), "\tselinuxfs\n")
 }
 
 // attr reads a stored value.

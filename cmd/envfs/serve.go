@@ -125,16 +125,8 @@ func (r *mountRequest) fsOptions(log *slog.Logger) fs.Options {
 		FsName:       r.Dir,
 		Log:          log,
 
-		SetProcessors: setProcessors(os.Getenv("GOMAXPROCS")), Processors: runtime.GOMAXPROCS(0),
+		Restless: runtime.GOMAXPROCS(0) > 1,
 	}
-}
-
-// setProcessors lets a mount choose how many processors it uses, unless somebody has chosen already.
-func setProcessors(chosen string) func(n int) {
-	if chosen != "" {
-		return nil
-	}
-	return func(n int) { runtime.GOMAXPROCS(n) }
 }
 
 // ownMount finds the mount that this process has just made.
