@@ -13,7 +13,12 @@ export CGO_ENABLED ?= 1
 SOAK      ?= 1
 SOAKED    = TestEveryCallStruck|TestDiskStaysBroken|TestExercise|TestMirror|TestKilledUnderLoad|TestFilledAgainAndAgain|TestStress|TestRsyncDelta
 
-.PHONY: help build install test test-setup soak lint bench bench-disk bench-vault bench-go bench-soak fuzz demo man clean
+# To join words by commas.
+comma := ,
+empty :=
+space := $(empty) $(empty)
+
+.PHONY: help build install test test-setup soak lint bench bench-disk bench-vault bench-scale bench-go bench-soak fuzz demo man clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +71,9 @@ bench-disk: build ## the same on a disk
 
 bench-vault: build ## what the distance to Vault costs, at 0, 10 and 50 ms
 	integration/bench.sh vault
+
+bench-scale: build ## one, two, four and eight writers and readers, on files of their own and on one
+	integration/bench.sh -rows $(subst $(space),$(comma),$(foreach n,1 2 4 8,write_files_by_$(n) write_file_by_$(n))) native envfs gocryptfs securefs
 
 bench-go: ## Go benchmarks of the block path, the header codec, names and keyrings
 	$(GO) test -run '^$$' -bench . -benchmem ./crypto/... ./volume/... ./keyring/...

@@ -140,7 +140,7 @@ func TestBench(t *testing.T) {
 // testRows checks that every row yields a number for every file system.
 func testRows(p program) {
 	file := filepath.Join(p.TempDir(), "figures.json")
-	out := p.bench("-rounds", "1", "-json", file, "native", "envfs")
+	out := p.bench("-rounds", "1", "-json", file, "-rows", strings.Join(rowNames(), ","), "native", "envfs")
 	_, noFio := exec.LookPath("fio")
 	got := readFigures(p.T, file)
 	for _, r := range allRows() {

@@ -120,10 +120,7 @@ func (p *peers) measureOne(ctx context.Context, fs fileSystem) (err error) {
 // is missing.
 func possible(names []string, stderr io.Writer) (todo []group) {
 	_, noFio := exec.LookPath("fio")
-	for _, g := range groups() {
-		if !g.wanted(names) {
-			continue
-		}
+	for _, g := range groupsWanted(names) {
 		if strings.HasPrefix(g.rows[0].name, "rand_") && noFio != nil {
 			fmt.Fprintln(stderr, "rows rand_: skipped:", noFio)
 			continue

@@ -21,7 +21,7 @@ type group struct {
 	run  func(s *subject) error
 }
 
-// groups returns all rows in their order. Their definitions are fixed: a figure
+// groups returns the rows that are done unless others are named, in their order. Their definitions are fixed: a figure
 // is worth something only beside others of the same definition.
 func groups() []group {
 	rate := func(name string) row { return row{name, "MB/s", true} } // MB are MiB
@@ -37,23 +37,42 @@ func groups() []group {
 	}
 }
 
+func allGroups() []group { return slices.Concat(groups(), scaleGroups()) }
+
 func allRows() (all []row) {
-	for _, g := range groups() {
+	for _, g := range allGroups() {
 		all = append(all, g.rows...)
 	}
 	return all
 }
 
-func rowNames() (names []string) {
-	for _, r := range allRows() {
-		names = append(names, r.name)
+func rowNames() []string { return names(allGroups()) }
+
+func names(groups []group) (names []string) {
+	for _, g := range groups {
+		for _, r := range g.rows {
+			names = append(names, r.name)
+		}
 	}
 	return names
 }
 
-// wanted tells whether a group has one of the rows asked for; no names ask for all.
-func (g group) wanted(names []string) bool {
-	return len(names) == 0 || slices.ContainsFunc(g.rows, func(r row) bool { return slices.Contains(names, r.name) })
+// groupsWanted returns the groups that have one of the rows named, or the usual ones if none is.
+func groupsWanted(names []string) (wanted []group) {
+	if len(names) == 0 {
+		return groups()
+	}
+	for _, g := range allGroups() {
+		if g.has(names) {
+			wanted = append(wanted, g)
+		}
+	}
+	return wanted
+}
+
+// has tells whether a group has one of the rows named.
+func (g group) has(names []string) bool {
+	return slices.ContainsFunc(g.rows, func(r row) bool { return slices.Contains(names, r.name) })
 }
 
 // subject is a place, what is done there, and where the figures go.

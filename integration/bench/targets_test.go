@@ -30,7 +30,7 @@ func TestTargets(t *testing.T) {
 			t.Errorf("the wrong relation: %+v", g)
 		}
 	}
-	for _, name := range rowNames() {
+	for _, name := range names(groups()) {
 		for _, cell := range [][2]string{{"tmpfs", "gocryptfs"}, {"tmpfs", "securefs"}, {"disk", "gocryptfs"}} {
 			if _, ok := all.of(cell[0], name, cell[1]); !ok {
 				t.Errorf("no target for %s on %s beside %s", name, cell[0], cell[1])

@@ -17,28 +17,37 @@ const workerArgument = "-bench-worker"
 
 func isWorker(args []string) bool { return len(args) > 0 && args[0] == workerArgument }
 
-// workerMain runs "append PATH COUNT" or "create DIR COUNT".
+// workerMain runs "append PATH COUNT", "create DIR COUNT", or a row of scaling as "KIND DIR MIB JOBS".
 func workerMain(args []string, stderr io.Writer) int {
-	if len(args) != 4 {
+	if len(args) < 4 {
 		fmt.Fprintln(stderr, "bench: this is for the program itself")
 		return 2
 	}
-	count, err := strconv.Atoi(args[3])
-	if err == nil {
-		switch args[1] {
-		case "append":
-			err = appendBytes(args[2], count)
-		case "create":
-			err = createFiles(args[2], count)
-		default:
-			err = fmt.Errorf("%q is no work", args[1])
-		}
-	}
-	if err != nil {
+	if err := doWork(args[1], args[2], args[3:]); err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
 		return 1
 	}
 	return 0
+}
+
+func doWork(kind, path string, numbers []string) error {
+	var counts []int
+	for _, n := range numbers {
+		count, err := strconv.Atoi(n)
+		if err != nil {
+			return err
+		}
+		counts = append(counts, count)
+	}
+	switch {
+	case kind == "append" && len(counts) == 1:
+		return appendBytes(path, counts[0])
+	case kind == "create" && len(counts) == 1:
+		return createFiles(path, counts[0])
+	case isScaleKind(kind) && len(counts) == 2:
+		return scaleWork(kind, path, counts[0], counts[1])
+	}
+	return fmt.Errorf("%q with %d numbers is no work", kind, len(counts))
 }
 
 // appendBytes appends 100 bytes a call to one file.

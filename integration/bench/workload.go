@@ -12,7 +12,7 @@ import (
 
 // workload is how much work the rows are.
 type workload struct {
-	sequentialMiB int           // seq_write and those that read it or write it again
+	sequentialMiB int           // seq_write and those that read it or write it again; each row of scaling, for all jobs together
 	smallCalls    int           // write_4k: calls of 4 KiB
 	appends       int           // append_100B: calls of 100 bytes
 	randomMiB     int           // size of the file of the rand_ rows
@@ -34,7 +34,7 @@ func fullWorkload(sequentialMiB int) workload {
 // tinyWorkload shows that all rows work.
 func tinyWorkload() workload {
 	return workload{
-		sequentialMiB: 2, smallCalls: 64, appends: 500,
+		sequentialMiB: 8, smallCalls: 64, appends: 500,
 		randomMiB: 1, randomTime: 100 * time.Millisecond, syncTime: 100 * time.Millisecond,
 		creates: 50, tree: []string{"src/archive", "src/hash"},
 	}
