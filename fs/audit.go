@@ -73,7 +73,7 @@ func (s *Server) mayAct() fuse.Status {
 
 // describe fills in what an open file tells about itself.
 func (e AuditEvent) describe(f *volume.File) AuditEvent {
-	if f != nil {
+	if f != nil && e.Op != "" { // without one, nobody wants to know
 		e.FileID = f.ID().String()
 		e.KEK = f.KEKVersion()
 	}

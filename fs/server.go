@@ -109,7 +109,7 @@ func Mount(v *volume.Volume, mountpoint string, o Options) (*Server, error) {
 	v.OnKeyRefused(s.keyRefused)
 	go s.serve()
 	if err := refusePolling(mountpoint); err != nil {
-		return nil, fmt.Errorf("mount at %s: %w", mountpoint, err)
+		return nil, fmt.Errorf("mount at %s: %w", mountpoint, errors.Join(err, s.unmountAndWait()))
 	}
 	s.widenReadAhead(mountpoint)
 	return s, nil
@@ -212,7 +212,7 @@ func extraFlags() map[string]uintptr {
 
 // mountFlags are the flags for mount(2), for root.
 func (s *Server) mountFlags() uintptr {
-	flags := uintptr(unix.MS_MGC_VAL) // never 0, which would mean the default
+	flags := uintptr(0)
 	for _, f := range []struct {
 		on   bool
 		flag uintptr
@@ -249,6 +249,7 @@ func (s *Server) serve() {
 			n, _ := protocol.HandleRequest(in, out) // it has logged what is wrong, and there is no answer
 			return n
 		},
+		Ending:     s.EndFreezing, // what waits for a thaw would wait for ever
 		MaxRequest: maxRequest, Restless: s.opts.Restless, Log: s.log,
 	})
 	s.ended = s.shutdown()
@@ -296,7 +297,15 @@ func (s *Server) Wait() error {
 	return s.ended
 }
 
-// Unmount unmounts. It fails with EBUSY while the mount is in use.
+// unmountAndWait is for a mount that nobody can use.
+func (s *Server) unmountAndWait() error {
+	if err := s.Unmount(); err != nil {
+		return err
+	}
+	return s.Wait()
+}
+
+// Unmount unmounts, and does not wait until that is finished: Wait does. It fails with EBUSY while the mount is in use.
 func (s *Server) Unmount() error { return s.dev.Unmount() }
 
 // OpenHandles returns the number of open files and directories.

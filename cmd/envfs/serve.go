@@ -95,7 +95,10 @@ func (s *session) serveMount(mon *monitor) error {
 	srv := mon.server
 	m, err := ownMount(s.request.Mountpoint)
 	if err != nil {
-		return errors.Join(err, srv.Unmount())
+		if unmounting := srv.Unmount(); unmounting != nil {
+			return errors.Join(err, unmounting)
+		}
+		return errors.Join(err, srv.Wait())
 	}
 	defer mon.start(m)()
 	s.log.Info("mounted", "dir", s.request.Dir, "mountpoint", s.request.Mountpoint,

@@ -14,7 +14,7 @@ import (
 type Device struct {
 	mount Mount
 
-	// life is held exclusively while the descriptor is closed, and shared by those who are not waited for at the end of Serve.
+	// life is held exclusively while the descriptor is being closed, and shared by notices.
 	life   sync.RWMutex
 	fd     int  // does not block
 	closed bool // guarded by life
@@ -29,6 +29,8 @@ type Options struct {
 	Handle func(in, out [][]byte) (n int)
 	// MaxRequest bounds what a request carries besides its header and arguments, in bytes, and what an answer does.
 	MaxRequest int
+	// Ending is called once, when the connection has ended, before what is under way is waited for; nil: nothing.
+	Ending func()
 	// Restless lets a reader ask for the next request for a moment before it sleeps. Good if there is another processor for the
 	// program that would send it.
 	Restless bool
@@ -41,10 +43,12 @@ func newDevice(fd int, m Mount) *Device { return &Device{fd: fd, mount: m} }
 // way, waits for them, and closes the device.
 func (d *Device) Serve(o Options) {
 	s := newServer(d.fd, o)
-	d.life.Lock()
-	d.server = s
-	d.life.Unlock()
-	s.run()
+	if s.agree() {
+		d.life.Lock()
+		d.server = s
+		d.life.Unlock()
+		s.run()
+	}
 	d.life.Lock()
 	defer d.life.Unlock()
 	d.closed = true
@@ -87,8 +91,8 @@ func (d *Device) notify(notice []byte) error {
 	}
 }
 
-// read is one look for a request: EAGAIN if there is none. It does not tell the scheduler of a system call, since it never
-// waits: that would have the runtime's supervising thread look after it.
+// read is one look for a request: EAGAIN if there is none. It does not tell the scheduler of a system call, which would
+// have the runtime's supervising thread look after it, since it never waits.
 func read(fd int, b []byte) (int, error) {
 	for {
 		n, _, errno := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
@@ -104,18 +108,20 @@ func read(fd int, b []byte) (int, error) {
 	}
 }
 
-// write answers a request.
-func write(fd int, b []byte) error {
+// write answers a request of the kind opcode.
+func write(fd int, b []byte, opcode uint32) error {
 	for {
-		err := writeOnce(fd, b)
+		err := writeOnce(fd, b, opcode)
 		if err != unix.EINTR {
 			return err
 		}
 	}
 }
 
-func writeOnce(fd int, b []byte) error {
-	if len(b) > smallAnswer {
+// writeOnce does not tell the scheduler of a system call that takes a moment only. A large answer takes longer, and that to RELEASE
+// may be the last use of a removed file, all of whose pages are then freed.
+func writeOnce(fd int, b []byte, opcode uint32) error {
+	if len(b) > smallAnswer || opcode == opRelease {
 		_, err := unix.Write(fd, b)
 		return err
 	}

@@ -1,5 +1,5 @@
-// Package fusedev carries requests between the kernel and a FUSE server: it mounts, reads requests from /dev/fuse, hands each to
-// a handler in the order of their arrival, and writes the answers. What a request means is the handler's business (package fs
+// Package fusedev carries requests between the kernel and a FUSE server: it mounts, reads requests from /dev/fuse, hands them
+// to a handler, and writes the answers. What a request means is the handler's business (package fs
 // decodes them with go-fuse); this package knows of the protocol (linux/fuse.h) only the header of a request, INTERRUPT, and the
 // notice that the kernel's cache of an inode is out of date.
 //

@@ -25,6 +25,14 @@ type Mount struct {
 	Setuid     bool // mount with the help of fusermount3, as others than root must
 }
 
+// named is the source, or the type if it has no name.
+func (m *Mount) named() string {
+	if m.Source == "" {
+		return m.Type
+	}
+	return m.Source
+}
+
 // Open mounts. Nothing at the mountpoint answers until Serve runs.
 func Open(m Mount) (*Device, error) {
 	point, err := filepath.Abs(m.Point)
@@ -68,11 +76,22 @@ func (m *Mount) direct() (int, error) {
 	data := append([]string{
 		fmt.Sprintf("fd=%d", fd), fmt.Sprintf("rootmode=%o", st.Mode&unix.S_IFMT),
 		fmt.Sprintf("user_id=%d", os.Geteuid()), fmt.Sprintf("group_id=%d", os.Getegid()),
-	}, m.words()...)
-	if err := unix.Mount(m.Source, m.Point, "fuse."+m.Type, m.Flags, strings.Join(data, ",")); err != nil {
+	}, quoted(m.words())...)
+	if err := unix.Mount(m.named(), m.Point, "fuse."+m.Type, m.Flags, strings.Join(data, ",")); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	return fd, nil
+}
+
+// quoted protects commas in values, such as those of a security label, as the kernel's own parsers for these understand it.
+func quoted(words []string) (all []string) {
+	for _, word := range words {
+		if name, value, ok := strings.Cut(word, "="); ok && strings.Contains(value, ",") {
+			word = name + `="` + value + `"`
+		}
+		all = append(all, word)
+	}
+	return all
 }
 
 // fusermount has the set-uid program fusermount3 mount, which sends the open /dev/fuse through a socket.
@@ -83,21 +102,21 @@ func (m *Mount) fusermount() (int, error) {
 	}
 	defer func() { _ = unix.Close(pair[0]) }() // only read from
 	theirs := os.NewFile(uintptr(pair[1]), "fusermount3")
-	options := append(m.words(), "fsname="+escaped(m.Source), "subtype="+escaped(m.Type))
+	options := append(m.words(), "fsname="+escaped(m.named()), "subtype="+escaped(m.Type))
 	cmd := exec.Command(fusermountProgram(), "-o", strings.Join(options, ","), "--", m.Point)
 	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
+	cmd.Env = []string{"_FUSE_COMMFD=3"} // and no secret of ours
 	if err := errors.Join(said(cmd), theirs.Close()); err != nil {
 		return -1, err
 	}
 	return receiveDescriptor(pair[0])
 }
 
-// fusermountProgram is the helper of libfuse 3, or that of libfuse 2, which speaks the same protocol.
+// fusermountProgram is the helper of libfuse 3, or that of libfuse 2, which speaks the same protocol. A service may have no PATH.
 func fusermountProgram() string {
-	if _, err := exec.LookPath("fusermount3"); err != nil {
-		if old, err := exec.LookPath("fusermount"); err == nil {
-			return old
+	for _, name := range []string{"fusermount3", "/bin/fusermount3", "fusermount", "/bin/fusermount"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
 		}
 	}
 	return "fusermount3"
@@ -137,17 +156,23 @@ func receiveDescriptor(socket int) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	return descriptors[0], nil // as many as there is room for in control
+	if len(descriptors) != 1 {
+		for _, fd := range descriptors {
+			_ = unix.Close(fd) // not used
+		}
+		return -1, fmt.Errorf("fusermount3 has sent %d descriptors", len(descriptors))
+	}
+	return descriptors[0], nil
 }
 
 // Unmount unmounts. It fails with EBUSY while the mount is in use; a file that was closed just before may still count, so it
-// is tried for a fifth of a second.
+// is tried for some time. It does not wait for Serve to end.
 func (d *Device) Unmount() error {
 	const tries = 5
 	pause := time.Duration(0)
 	for try := 1; ; try++ {
 		err := d.unmount()
-		if err == nil || try == tries {
+		if err == nil || try == tries || !d.mount.Setuid && err != unix.EBUSY {
 			return err
 		}
 		pause = 2*pause + 5*time.Millisecond

@@ -9,6 +9,7 @@ const (
 
 	opForget      = 2
 	opRead        = 15
+	opRelease     = 18
 	opGetxattr    = 22
 	opListxattr   = 23
 	opReaddir     = 28

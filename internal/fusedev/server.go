@@ -30,6 +30,7 @@ type Server struct {
 	log     *slog.Logger
 	clock   func() time.Duration // since the start
 	ended   atomic.Bool
+	ending  chan struct{}  // closed after ended was set
 	running sync.WaitGroup // workers
 
 	patience patience // belongs to the worker that waits
@@ -50,17 +51,19 @@ type Server struct {
 }
 
 const (
-	// largeRequest is how many bytes a request moves from which on it pays to hand over reading.
+	// largeRequest is how many bytes a request moves that is worth handing over reading for.
 	largeRequest = 64 << 10
-	// watchEvery is how often it is looked whether the only worker takes long; the others are what counts as long.
+	// watchEvery is how often the watch looks; a sole worker that is busy for longer than the other two takes long.
 	watchEvery, longRequest, longLargeRequest = time.Millisecond, time.Millisecond, 3 * time.Millisecond
 	// waitingReads is how many requests beyond the number of processors are worth carrying out at once, since they may wait for a disk.
 	waitingReads = 8
-	// slowRequest is what was slow enough, for one that is not large, to hand over reading for 20 times as long, but for eagerFor
-	// at most: what waits for a disk takes that, what is only computed does not.
+	// A request that is not large and took slowRequest has probably waited for a disk: for 20 times as long, but at most for eagerFor,
+	// reading is handed over at once.
 	slowRequest, eagerFor = 200 * time.Microsecond, 100 * time.Millisecond
 	// idleWatches is how often the watch looks in vain before it rests.
 	idleWatches = 2
+	// interruptEvery is how often what is under way is interrupted after the end.
+	interruptEvery = 10 * time.Millisecond
 	// idleKept is how many workers are kept that have nothing to do.
 	idleKept = 16
 )
@@ -68,7 +71,7 @@ const (
 func newServer(fd int, o Options) *Server {
 	start := time.Now()
 	s := &Server{
-		fd: fd, opts: o, log: o.Log, all: map[*worker]struct{}{}, processors: int64(runtime.GOMAXPROCS(0)),
+		fd: fd, opts: o, log: o.Log, all: map[*worker]struct{}{}, ending: make(chan struct{}), processors: int64(runtime.GOMAXPROCS(0)),
 		clock: func() time.Duration { return time.Since(start) },
 	}
 	if o.Restless {
@@ -79,17 +82,39 @@ func newServer(fd int, o Options) *Server {
 
 // run returns when all workers have ended.
 func (s *Server) run() {
-	if !s.agree() {
-		return
-	}
 	s.mu.Lock()
 	s.call()
 	s.mu.Unlock()
-	s.running.Wait()
+	s.waitForWorkers()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.watch != nil {
 		s.watch.Stop()
+	}
+}
+
+// waitForWorkers returns when all workers have ended. Once the connection has, nobody waits for what is under way any more, so it is
+// interrupted, again and again: a request that has just been read can not be interrupted yet.
+func (s *Server) waitForWorkers() {
+	gone := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-s.ending:
+	}
+	if s.opts.Ending != nil {
+		s.opts.Ending()
+	}
+	for {
+		s.interruptAll()
+		select {
+		case <-gone:
+			return
+		case <-time.After(interruptEvery):
+		}
 	}
 }
 
@@ -98,6 +123,7 @@ func (s *Server) run() {
 func (s *Server) agree() bool {
 	s.reading = 1
 	first := newWorker(s)
+	first.begin()
 	n, err := first.read()
 	s.reading = 0
 	if err != nil || n < inHeaderSize {
@@ -175,10 +201,13 @@ func (s *Server) resume(took time.Duration, n int) {
 func (s *Server) spare(w *worker) (spare, keep bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.reading == 1 || s.ended.Load() {
-		return false, true // at the end, to see it
+	if s.reading == 1 {
+		return false, true
 	}
 	s.reading--
+	if s.ended.Load() {
+		return true, false // nobody would wake it
+	}
 	if len(s.idle) >= idleKept {
 		return true, false
 	}
@@ -247,8 +276,7 @@ func processorTime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// end is called by each worker that finds the connection closed. The first one interrupts what is under way: nobody waits for it
-// any more.
+// end is called by each worker that finds the connection closed.
 func (s *Server) end(err error) {
 	if s.ended.Swap(true) {
 		return
@@ -257,10 +285,17 @@ func (s *Server) end(err error) {
 		s.log.Warn("the connection to the kernel has ended", "error", err)
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, w := range s.idle {
 		close(w.wake)
 	}
 	s.idle = nil
+	close(s.ending)
+}
+
+// interruptAll interrupts what is under way.
+func (s *Server) interruptAll() {
+	s.mu.Lock()
 	var under []uint64
 	for w := range s.all {
 		if unique := w.unique.Load(); unique != 0 {
@@ -269,7 +304,7 @@ func (s *Server) end(err error) {
 	}
 	s.mu.Unlock()
 	for _, unique := range under {
-		s.opts.Handle([][]byte{interruptRequest(unique)}, [][]byte{make([]byte, outHeaderSize)})
+		s.opts.Handle([][]byte{interruptRequest(unique)}, [][]byte{make([]byte, argumentsSize)})
 	}
 }
 

@@ -132,7 +132,7 @@ func TestManyRequestsAtOnce(t *testing.T) {
 func TestEndInterruptsRequests(t *testing.T) {
 	const waiting = 20
 	var mu sync.Mutex
-	interrupted := map[uint64]chan struct{}{}
+	interrupted, seen := map[uint64]chan struct{}{}, map[uint64]bool{}
 	for i := range uint64(waiting) {
 		interrupted[2*i+2] = make(chan struct{})
 	}
@@ -140,7 +140,13 @@ func TestEndInterruptsRequests(t *testing.T) {
 	ended := 0
 	k := newKernel(t, true, func(opcode uint32, unique uint64, in []byte) bool {
 		if opcode == opInterrupt {
-			close(interrupted[binary.NativeEndian.Uint64(in[inHeaderSize:])])
+			of := binary.NativeEndian.Uint64(in[inHeaderSize:])
+			mu.Lock()
+			defer mu.Unlock()
+			if !seen[of] { // interrupted again until it ends
+				seen[of] = true
+				close(interrupted[of])
+			}
 			return false
 		}
 		started <- struct{}{}
@@ -209,6 +215,7 @@ func TestAnswerFits(t *testing.T) {
 		{"cut short", request(opRead, inHeaderSize+12, 0)[:inHeaderSize+16], 0},
 	} {
 		w := newWorker(s)
+		w.begin()
 		w.fit(c.request)
 		if got := len(w.answer) - argumentsSize; got != c.room {
 			t.Errorf("%s: room for %d bytes, want %d", c.name, got, c.room)

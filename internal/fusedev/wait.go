@@ -1,9 +1,13 @@
 package fusedev
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
 
 // errSpare says that others wait for requests already.
-const errSpare = unix.EAGAIN
+var errSpare = errors.New("others wait")
 
 // wait waits for a request and returns its length in bytes. It fails with errSpare if another worker waits already; then this
 // one has been put aside, or has to end.
@@ -16,7 +20,7 @@ func (w *worker) wait() (int, error) {
 		return 0, errSpare
 	}
 	start := s.clock()
-	patience, last := s.patience.allowed(start), start
+	limit, last := s.patience.allowed(start), start
 	for {
 		n, err := read(s.fd, w.request)
 		if err != unix.EAGAIN {
@@ -26,11 +30,11 @@ func (w *worker) wait() (int, error) {
 		now := s.clock()
 		if now-last > outOfTurn {
 			s.patience.disturbed(now, now-last)
-			patience = 0
+			limit = 0
 		}
 		last = now
 		// While a request is under way, the processor is for that.
-		if now-start < patience && s.underWay.Load() == 0 {
+		if now-start < limit && s.underWay.Load() == 0 {
 			giveWay()
 			continue
 		}

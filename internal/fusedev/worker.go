@@ -16,20 +16,26 @@ type worker struct {
 	request, answer []byte
 	in, out         [1][]byte // for Handle, made once
 
-	busySince time.Duration // since when it has always found a request at once
+	busySince time.Duration // since when it has found a request at once, or has called for help
 }
 
 // argumentsSize is more than the header and arguments of any request or answer take, in bytes, names included.
-const argumentsSize = 16 << 10
+const argumentsSize = 32 << 10
+
+// afterFailure keeps a worker that cannot read from doing nothing else than failing.
+const afterFailure = 50 * time.Millisecond
 
 // catchUp is how long a worker finds a request at once, again and again, until it calls for another one.
 const catchUp = 100 * time.Microsecond
 
 func newWorker(s *Server) *worker {
-	return &worker{
-		s: s, wake: make(chan struct{}, 1),
-		request: make([]byte, s.opts.MaxRequest+argumentsSize), answer: make([]byte, argumentsSize),
-	}
+	return &worker{s: s, wake: make(chan struct{}, 1)}
+}
+
+// begin gets the memory that a worker needs, which takes too long for where it is called.
+func (w *worker) begin() {
+	w.request = make([]byte, w.s.opts.MaxRequest+argumentsSize)
+	w.answer = make([]byte, argumentsSize)
 }
 
 // fit makes the answer large enough for what a request asks for. The kernel asks for no more than was agreed upon.
@@ -41,6 +47,7 @@ func (w *worker) fit(request []byte) {
 
 func (w *worker) run() {
 	defer w.s.gone(w)
+	w.begin()
 	for {
 		n, err := w.read()
 		switch {
@@ -53,8 +60,9 @@ func (w *worker) run() {
 		case err == unix.ENODEV || err == unix.ECONNABORTED: // unmounted, aborted
 			w.s.end(err)
 			return
-		default: // a request that could not be handed over; the kernel has told who sent it
+		default: // if it was a request that could not be handed over, the kernel has failed it
 			w.s.log.Error("cannot read a request from the kernel", "bytes", n, "error", err)
+			time.Sleep(afterFailure)
 		}
 	}
 }
@@ -109,8 +117,18 @@ func (w *worker) carryOut(request []byte) {
 		}
 		answer = errorAnswer(w.answer, unique, int32(unix.EIO))
 	}
-	if err := write(w.s.fd, answer); err != nil {
-		// ENOENT: the caller was killed, or the file system unmounted, meanwhile.
-		w.s.log.Debug("an answer was not taken", "opcode", opcode, "error", err)
+	w.reply(opcode, unique, answer)
+}
+
+// reply answers a request. One whose caller was killed meanwhile is not known any more; any other that the kernel does not take is
+// answered with EIO, since its caller would wait for ever.
+func (w *worker) reply(opcode uint32, unique uint64, answer []byte) {
+	err := write(w.s.fd, answer, opcode)
+	if err == nil || err == unix.ENOENT || err == unix.ENODEV {
+		return
+	}
+	w.s.log.Error("the kernel refuses an answer", "opcode", opcode, "bytes", len(answer), "error", err)
+	if err := write(w.s.fd, errorAnswer(make([]byte, outHeaderSize), unique, int32(unix.EIO)), opcode); err != nil {
+		w.s.log.Error("the kernel refuses an error as well", "opcode", opcode, "error", err)
 	}
 }
