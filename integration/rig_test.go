@@ -139,6 +139,7 @@ func (r *rig) returns(what string, do func() error) error {
 	case err := <-done:
 		return err
 	case <-time.After(patience):
+		_ = syscall.Kill(r.pid, syscall.SIGKILL) // which frees whatever hangs in the mount
 		r.t.Fatalf("%s: does not end", what)
 		return nil
 	}

@@ -41,14 +41,16 @@ type wrongLogin struct {
 
 func ways() []way {
 	refused := func(name, message string, spoil func(l *login)) wrongLogin {
-		return wrongLogin{name, spoil, `^envfs: .*log in to vault: access denied by the key service: HTTP 40[03]: .*` + message, `^hint: vault refuses these credentials$`}
+		message = `^envfs: .*log in to vault: access denied by the key service: HTTP 40[03]: .*` + message
+		return wrongLogin{name, spoil, message, `^hint: vault refuses these credentials$`}
 	}
 	const elsewhere = "^hint: vault refuses these credentials, or has no such login method there: `vault auth list` shows which are$"
 	return []way{
 		{"Token", "", nothingToGive, []wrongLogin{
 			{"revoked", func(l *login) { l.server.Revoke(l.read(l.below("etc/docs.token"))) },
 				`^envfs: .*access denied by the key service: the token of token file .*docs.token has expired or was revoked$`, "^hint: get a new one: `vault login`$"},
-			{"empty", func(l *login) { l.put("docs.token", "\n") }, `^envfs: .*no token in token file .*docs.token$`, "^hint: log in: `vault login`, or set VAULT_TOKEN$"},
+			{"empty", func(l *login) { l.put("docs.token", "\n") },
+				`^envfs: .*no token in token file .*docs.token$`, "^hint: log in: `vault login`, or set VAULT_TOKEN$"},
 		}},
 		{"Agent or proxy", "", giveAgent, []wrongLogin{
 			{"no token", func(l *login) { l.server.Revoke(l.token) }, `^envfs: .*access denied by the key service: .*permission denied`,
@@ -131,7 +133,8 @@ func newLogin(t *testing.T, w way) *login {
 	l.env = []string{"HOME=" + l.below("home"), "VAULT_ADDR=" + l.server.Address, "VAULT_CACERT=" + l.server.CACert}
 
 	lines := slices.Concat(commandsIn(t, "../doc/operations.md", "### Logging in")[:1], commandsIn(t, "../doc/operations.md", "#### "+w.heading))
-	places := strings.NewReplacer("/etc/envfs", l.below("etc"), "/var/run/secrets/vault/token", l.below("etc/docs.jwt"), "unix:///run/vault/agent.sock", l.agent.Address,
+	places := strings.NewReplacer("/etc/envfs", l.below("etc"), "/var/run/secrets/vault/token", l.below("etc/docs.jwt"),
+		"unix:///run/vault/agent.sock", l.agent.Address,
 		"/srv/docs", l.dir, "/mnt/docs", l.mnt)
 	for i := range lines {
 		lines[i] = places.Replace(lines[i])
@@ -144,16 +147,10 @@ func newLogin(t *testing.T, w way) *login {
 	return l
 }
 
-// renew makes new credentials of the same identity.
+// renew makes new credentials of the same identity, as an operator of Vault does.
 func (l *login) renew() {
 	l.t.Helper()
 	l.way.give(l)
-	l.setUpAgain()
-}
-
-// setUpAgain carries out what an operator of Vault does.
-func (l *login) setUpAgain() {
-	l.t.Helper()
 	for _, line := range l.setUp {
 		l.shell(line, "VAULT_TOKEN="+l.server.RootToken).ok()
 	}

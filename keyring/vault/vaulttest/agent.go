@@ -1,6 +1,8 @@
 package vaulttest
 
 import (
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -38,7 +40,8 @@ func (s *Server) Agent(token string) *Agent {
 	}
 	a := &Agent{Address: "unix://" + socket}
 	a.SetToken(token)
-	a.server = &http.Server{Handler: &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+	quiet := log.New(io.Discard, "", 0) // a client that goes away is no news
+	a.server = &http.Server{Handler: &httputil.ReverseProxy{ErrorLog: quiet, Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(to)
 		if r.In.Header.Get("X-Vault-Token") != "" {
 			a.sent.Add(1)
