@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -18,16 +19,13 @@ import (
 const (
 	// outageTime is how long the key service is away under load.
 	outageTime = 30 * time.Second
-	// backTime is how soon after its return all must work again.
-	backTime = 5 * time.Second
 	// waitTime is how long a program waits for a key at most.
 	waitTime = time.Second
-	// slack is what a busy machine may add to that.
-	slack = 2 * time.Second
 )
 
 // TestOutageUnderLoad takes Vault away for half a minute, in each way in which it can be away, while fio writes and verifies an
-// open file and files are made. Neither notices, and nothing is lost.
+// open file and files are made. Neither notices, and nothing is lost. What cannot have its key is refused while Vault is away, and
+// works when it is back: how soon, is shown here, and tested in package keyring, by a clock that a busy machine does not hold up.
 func TestOutageUnderLoad(t *testing.T) {
 	need(t, "fio")
 	type place struct {
@@ -61,14 +59,16 @@ func TestOutageUnderLoad(t *testing.T) {
 			r.remount(flags...)
 
 			load := r.startLoad()
-			time.Sleep(2 * time.Second) // of work as usual
+			r.until("work as usual", func() bool { return load.made.Load() >= 20 })
 			test.begin(p)
 			away := time.Now()
 			for time.Since(away) < outageTime {
-				asked := time.Now()
-				_, err := os.ReadFile(r.path("cold"))
-				if took := time.Since(asked); !errors.Is(err, syscall.ENOKEY) || took > waitTime+slack {
-					t.Errorf("%v into the outage, a file whose key is not there: %v after %v, want ENOKEY after %v", asked.Sub(away), err, took, waitTime)
+				err := r.returns("reading a file whose key is not there", func() error {
+					_, err := os.ReadFile(r.path("cold"))
+					return err
+				})
+				if !errors.Is(err, syscall.ENOKEY) {
+					t.Errorf("%v into the outage, a file whose key is not there: %v, want ENOKEY", time.Since(away), err)
 				}
 				time.Sleep(3 * time.Second)
 			}
@@ -78,11 +78,7 @@ func TestOutageUnderLoad(t *testing.T) {
 				got, err := os.ReadFile(r.path("cold"))
 				return err == nil && string(got) == "content of cold"
 			})
-			took := time.Since(back)
-			if took > backTime {
-				t.Errorf("it worked again %v after the outage, want %v", took, backTime)
-			}
-			t.Logf("worked again after %v", took)
+			t.Logf("worked again after %v", time.Since(back))
 			made := load.finish()
 			r.remount(flags...)
 			for i := range made {
@@ -107,7 +103,7 @@ type load struct {
 	working sync.WaitGroup
 	fio     error
 	output  []byte
-	made    int // files, each with its number in it
+	made    atomic.Int64 // files, each with its number in it
 	failure error
 }
 
@@ -125,8 +121,9 @@ func (r *rig) startLoad() *load {
 	})
 	l.working.Go(func() {
 		for tick := time.NewTicker(100 * time.Millisecond); ctx.Err() == nil && l.failure == nil; <-tick.C {
-			if l.failure = writeSynced(r.path("made", fmt.Sprint(l.made)), fmt.Sprintf("file %d", l.made)); l.failure == nil {
-				l.made++
+			n := l.made.Load()
+			if l.failure = writeSynced(r.path("made", fmt.Sprint(n)), fmt.Sprintf("file %d", n)); l.failure == nil {
+				l.made.Add(1)
 			}
 		}
 	})
@@ -134,18 +131,19 @@ func (r *rig) startLoad() *load {
 }
 
 // finish ends the load, which must not have noticed anything, and returns how many files were made.
-func (l *load) finish() int {
+func (l *load) finish() int64 {
 	l.r.t.Helper()
 	l.stop()
 	l.working.Wait()
+	made := l.made.Load()
 	if l.fio != nil {
 		l.r.t.Errorf("fio: %v\n%s", l.fio, l.output)
 	}
 	if l.failure != nil {
-		l.r.t.Errorf("after %d files: %v", l.made, l.failure)
+		l.r.t.Errorf("after %d files: %v", made, l.failure)
 	}
-	if l.made < 100 {
-		l.r.t.Errorf("only %d files were made", l.made)
+	if made < 100 {
+		l.r.t.Errorf("only %d files were made", made)
 	}
-	return l.made
+	return made
 }

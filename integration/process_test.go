@@ -20,7 +20,7 @@ const goneCode = 7
 
 // tasks are what such a process can do.
 func tasks() map[string]func(args []string) error {
-	all := map[string]func(args []string) error{"stress": stressTask}
+	all := map[string]func(args []string) error{"stress": stressTask, "vault": vaultTask}
 	for name, task := range syncers() {
 		all[name] = func(args []string) error {
 			// So that it stays in this mount, and does not go on below the mountpoint once the mount is gone.

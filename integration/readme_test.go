@@ -14,7 +14,7 @@ func TestReadmeVault(t *testing.T) {
 	r := newPlace(t)
 	s := vaulttest.Start(t)
 	var script []string
-	for _, line := range readmeCommands(t, "With Vault") {
+	for _, line := range commandsIn(t, "../README.md", "## With Vault") {
 		switch line {
 		case "vault secrets enable transit": // it is
 		case "vault write -f transit/keys/docs":
@@ -47,8 +47,8 @@ func TestReadmePassphrase(t *testing.T) {
 	}
 	r.write(filepath.Join(home, "documents/letter.txt"), "Dear reader")
 	script := []string{`set -eu`}
-	for _, section := range []string{"With a passphrase", "Backups and restores"} {
-		script = append(script, readmeCommands(t, section)...)
+	for _, section := range []string{"## With a passphrase", "## Backups and restores"} {
+		script = append(script, commandsIn(t, "../README.md", section)...)
 	}
 	text := strings.NewReplacer("/srv/data", r.dir, "/mnt/clear", r.mnt, "/mnt/restored", r.below("mounted"), "/backup", r.below("backup"),
 		"/safe", r.below("safe"), "/srv/", r.base+"/", "| less", "| cat", "cd ", "cp "+r.dir+"/envfs.json "+r.below("safe")+"; cd ").
@@ -76,23 +76,27 @@ func TestReadmePassphrase(t *testing.T) {
 	r.umount()
 }
 
-// readmeCommands returns the commands in a section of README.md.
-func readmeCommands(t *testing.T, title string) (lines []string) {
+// commandsIn returns the commands below a heading of a document, those below its own headings included.
+func commandsIn(t *testing.T, path, heading string) (lines []string) {
 	t.Helper()
-	content, err := os.ReadFile("../README.md")
+	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, ok := strings.Cut(string(content), "\n## "+title+"\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	for line := range strings.Lines(section) {
-		if command, ok := strings.CutPrefix(line, "    "); ok {
+	marks, _, _ := strings.Cut(heading, " ")
+	within := false
+	for line := range strings.Lines(string(content)) {
+		line = strings.TrimSuffix(line, "\n")
+		if mark, _, _ := strings.Cut(line, " "); strings.HasPrefix(marks, mark) && mark != "" {
+			within = line == heading
+		}
+		if command, ok := strings.CutPrefix(line, "    "); ok && within {
 			command, _, _ = strings.Cut(command, " #")
 			lines = append(lines, strings.TrimSpace(command))
 		}
 	}
-	if !ok || len(lines) < 5 {
-		t.Fatalf("no commands in the section %q", title)
+	if len(lines) == 0 {
+		t.Fatalf("no commands below %q in %s", heading, path)
 	}
 	return lines
 }

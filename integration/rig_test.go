@@ -76,7 +76,12 @@ func mounted(t *testing.T, flags ...string) *rig {
 func (r *rig) mount(flags ...string) {
 	r.t.Helper()
 	args := slices.Concat([]string{"mount", "--log-file", r.log}, r.mountFlags, flags, []string{r.dir, r.mnt})
-	out := r.envfs(args...).ok().stdout
+	r.served(r.envfs(args...).ok().stdout)
+}
+
+// served notes which process serves a mount, of which envfs mount has told.
+func (r *rig) served(out string) {
+	r.t.Helper()
 	found := regexp.MustCompile(`; process ([0-9]+), log: `).FindStringSubmatch(out)
 	if found == nil {
 		r.t.Fatalf("envfs mount does not say which process serves: %q", out)
@@ -122,6 +127,21 @@ func (r *rig) until(what string, happened func() bool) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("%s: did not happen", what)
 		}
+	}
+}
+
+// returns waits for the end of what must end by itself.
+func (r *rig) returns(what string, do func() error) error {
+	r.t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience):
+		_ = syscall.Kill(r.pid, syscall.SIGKILL) // which frees whatever hangs in the mount
+		r.t.Fatalf("%s: does not end", what)
+		return nil
 	}
 }
 

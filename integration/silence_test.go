@@ -99,7 +99,7 @@ func (r *rig) overNetwork(s *vaulttest.Server) *network {
 // silence is how long nothing comes from the network: longer than the 10 s that bound one request with its retries.
 const silence = 14 * time.Second
 
-// TestSilentWaiter has a program wait for a key all the time that nothing comes from the network: it gets it soon after.
+// TestSilentWaiter has a program wait for a key all the time that nothing comes from the network: it gets it after that.
 func TestSilentWaiter(t *testing.T) {
 	r, s := newVaultRig(t, nil)
 	n := r.overNetwork(s)
@@ -124,16 +124,14 @@ func TestSilentWaiter(t *testing.T) {
 	}
 	n.speakAgain()
 	back := time.Now()
-	err := <-answered
-	took := time.Since(back)
-	if err != nil || took > backTime {
-		t.Errorf("%v, %v after the silence, want an answer after %v", err, took, backTime)
+	if err := r.returns("who waits", func() error { return <-answered }); err != nil {
+		t.Error(err)
 	}
-	t.Logf("answered after %v", took)
+	t.Logf("answered after %v", time.Since(back))
 }
 
-// TestSilentPool uses all keys up that were wrapped ahead, while nothing comes from the network: each further file fails after
-// the time that a program waits at most, and files are made again soon after.
+// TestSilentPool uses all keys up that were wrapped ahead, while nothing comes from the network: each further file fails
+// meanwhile, and files are made again after it.
 func TestSilentPool(t *testing.T) {
 	r, s := newVaultRig(t, nil)
 	n := r.overNetwork(s)
@@ -144,10 +142,9 @@ func TestSilentPool(t *testing.T) {
 	away := time.Now()
 	made := 0
 	for time.Since(away) < silence {
-		asked := time.Now()
-		err := writeSynced(r.path(fmt.Sprintf("file-%d", made)), fmt.Sprint(made))
-		if took := time.Since(asked); took > waitTime+slack || err != nil && !errors.Is(err, syscall.ENOKEY) {
-			t.Errorf("%v into the silence: %v after %v, want ENOKEY after %v", asked.Sub(away), err, took, waitTime)
+		err := r.returns("making a file", func() error { return writeSynced(r.path(fmt.Sprintf("file-%d", made)), fmt.Sprint(made)) })
+		if err != nil && !errors.Is(err, syscall.ENOKEY) {
+			t.Errorf("%v into the silence: %v, want ENOKEY", time.Since(away), err)
 		}
 		if err == nil {
 			made++
@@ -159,11 +156,7 @@ func TestSilentPool(t *testing.T) {
 	n.speakAgain()
 	back := time.Now()
 	r.until("making files again", func() bool { return writeSynced(r.path("again"), "again") == nil })
-	took := time.Since(back)
-	if took > backTime {
-		t.Errorf("it worked again %v after the silence, want %v", took, backTime)
-	}
-	t.Logf("%d files made, worked again after %v", made, took)
+	t.Logf("%d files made, worked again after %v", made, time.Since(back))
 	r.remount()
 	for i := range made {
 		if got := r.read(r.path(fmt.Sprintf("file-%d", i))); got != fmt.Sprint(i) {

@@ -100,10 +100,7 @@ func (u *umountCommand) wait(ctx context.Context, m mounts.Mount, daemons []moun
 // place, by mount --bind, so that its process goes on.
 func isShownElsewhere(gone mounts.Mount) bool {
 	table, err := mounts.Read()
-	if err != nil {
-		return false
-	}
-	return slices.ContainsFunc(table, func(m mounts.Mount) bool { return m.Device == gone.Device })
+	return err == nil && slices.ContainsFunc(table, gone.IsSameAs)
 }
 
 // findMount finds the mount that a user means, and says what is there instead

@@ -107,23 +107,19 @@ func wrappedSecretID(t *testing.T, s *vaulttest.Server) string {
 
 func kubernetesRig(t *testing.T) loginRig {
 	s := start(t)
-	cluster := newCluster(t)
-	s.Write("auth/kubernetes/config", map[string]any{
-		"kubernetes_host": cluster.url, "kubernetes_ca_cert": cluster.ca,
-		"token_reviewer_jwt": cluster.token("kube-system", "reviewer", time.Hour), "disable_local_ca_jwt": true,
-	})
+	cluster := s.Cluster()
 	limit := func(t *testing.T, ttl, end time.Duration) {
 		s.Write("auth/kubernetes/role/backup", with(limits(ttl, end), map[string]any{
 			"bound_service_account_names": "envfs", "bound_service_account_namespaces": "storage",
 		}))
 	}
 	limit(t, time.Hour, time.Hour)
-	good := func() string { return cluster.token("storage", "envfs", time.Hour) }
+	good := func() string { return cluster.Token("storage", "envfs", time.Hour) }
 	file := writeFile(t, "token", good())
 	return loginRig{
 		s: s, path: "auth/kubernetes/login", limit: limit, hint: "credentials",
 		o:       vault.Options{Method: vault.MethodKubernetes, Role: "backup", ServiceAccountFile: file},
-		spoil:   func(t *testing.T) { replaceFile(t, file, cluster.token("storage", "envfs", -time.Minute)) },
+		spoil:   func(t *testing.T) { replaceFile(t, file, cluster.Token("storage", "envfs", -time.Minute)) },
 		restore: func(t *testing.T) { replaceFile(t, file, good()) },
 		secret:  func() string { b, _ := os.ReadFile(file); return string(b) },
 	}
@@ -135,27 +131,30 @@ func certRig(t *testing.T) loginRig {
 	s.CreateKey("docs", nil)
 	s.Policy("mount", mountPolicy)
 	dir := t.TempDir()
-	good, stranger := newClientCertificate(t, "backup"), newClientCertificate(t, "stranger")
+	cert, key := vaulttest.ClientCertificate(t, "backup")
 	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	show := func(t *testing.T, c clientCertificate) {
-		replaceFile(t, certFile, c.cert)
-		replaceFile(t, keyFile, c.key)
+	show := func(t *testing.T, cert, key string) {
+		replaceFile(t, certFile, cert)
+		replaceFile(t, keyFile, key)
 	}
-	show(t, good)
+	show(t, cert, key)
 	t.Setenv("VAULT_ADDR", s.Address)
 	t.Setenv("VAULT_CACERT", s.CACert)
 	t.Setenv("VAULT_CLIENT_CERT", certFile)
 	t.Setenv("VAULT_CLIENT_KEY", keyFile)
 	limit := func(t *testing.T, ttl, end time.Duration) {
-		s.Write("auth/cert/certs/backup", with(limits(ttl, end), map[string]any{"certificate": good.cert}))
+		s.Write("auth/cert/certs/backup", with(limits(ttl, end), map[string]any{"certificate": cert}))
 	}
 	limit(t, time.Hour, time.Hour)
 	return loginRig{
 		s: s, path: "auth/cert/login", limit: limit, hint: "credentials",
-		o:       vault.Options{Method: vault.MethodCert, Role: "backup"},
-		spoil:   func(t *testing.T) { show(t, stranger) },
-		restore: func(t *testing.T) { show(t, good) },
-		secret:  func() string { return good.key },
+		o: vault.Options{Method: vault.MethodCert, Role: "backup"},
+		spoil: func(t *testing.T) {
+			cert, key := vaulttest.ClientCertificate(t, "stranger")
+			show(t, cert, key)
+		},
+		restore: func(t *testing.T) { show(t, cert, key) },
+		secret:  func() string { return key },
 	}
 }
 

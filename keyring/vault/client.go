@@ -87,8 +87,11 @@ func addressOf(client *api.Client) string {
 	return conf.Address
 }
 
+// hintScheme is what to do about an address with http:// of a server with TLS, or the reverse.
+const hintScheme = "the address of vault must begin with "
+
 // transportError gives the lack of an answer its class. A certificate that is
-// refused stays refused.
+// refused stays refused, and a server without TLS stays without.
 func transportError(op string, client *api.Client, err error) error {
 	e := &keyring.Error{Class: keyring.ErrUnreachable, Op: op, Err: err,
 		Hint: fmt.Sprintf("is vault running at %s? VAULT_ADDR says where to look", addressOf(client))}
@@ -96,6 +99,9 @@ func transportError(op string, client *api.Client, err error) error {
 	if errors.As(err, &bad) {
 		e.Class = keyring.ErrConfig
 		e.Hint = "VAULT_CACERT names the certificate authority to trust"
+	}
+	if errors.Is(err, http.ErrSchemeMismatch) {
+		e.Class, e.Hint = keyring.ErrConfig, hintScheme+"http://"
 	}
 	return e
 }

@@ -266,3 +266,16 @@ func writeFile(t *testing.T, name, content string) string {
 	}
 	return path
 }
+
+// An address of the wrong scheme is no refusal and no outage: waiting helps as
+// little as other credentials do.
+func TestWrongScheme(t *testing.T) {
+	s := start(t)
+	secure := vaulttest.StartWith(t, vaulttest.Options{TLS: true})
+	for want, address := range map[string]string{
+		"must begin with http://":  strings.Replace(s.Address, "http://", "https://", 1),
+		"must begin with https://": strings.Replace(secure.Address, "https://", "http://", 1),
+	} {
+		wantClass(t, address, openError(t, "hvs.any", vault.Options{Key: "docs", Address: address}), keyring.ErrConfig, want)
+	}
+}

@@ -122,6 +122,10 @@ func loginError(client *api.Client, err error) error {
 		return &keyring.Error{Class: keyring.ErrConfig, Op: loginOp, Err: a, Hint: "the login method is not enabled there: `vault auth list` shows which are"}
 	case retryable(a.status):
 		return requestError(loginOp, a)
+	case a.says("HTTP request to an HTTPS server"):
+		return &keyring.Error{Class: keyring.ErrConfig, Op: loginOp, Err: a, Hint: hintScheme + "https://"}
+	case a.status == http.StatusForbidden && a.says("permission denied"): // also of a path where there is nothing
+		return denied("vault refuses these credentials, or has no such login method there: `vault auth list` shows which are", a)
 	default:
 		return denied("vault refuses these credentials", a)
 	}

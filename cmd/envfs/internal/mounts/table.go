@@ -40,6 +40,13 @@ type Mount struct {
 // IsEnvfs tells whether the mount is one of envfs.
 func (m Mount) IsEnvfs() bool { return m.Type == Type }
 
+// IsSameAs tells whether another mount shows the same file system. The number
+// of the device alone does not: once a file system is unmounted, the kernel
+// gives its number to the next one.
+func (m Mount) IsSameAs(other Mount) bool {
+	return m.Device == other.Device && m.Type == other.Type && m.Source == other.Source
+}
+
 // ReadOnly tells whether the mount refuses writes.
 func (m Mount) ReadOnly() bool {
 	for option := range strings.SplitSeq(m.Options, ",") {

@@ -114,3 +114,20 @@ func TestResolve(t *testing.T) {
 		t.Errorf("a missing directory resolves to %q, %v", got, err)
 	}
 }
+
+func TestIsSameAs(t *testing.T) {
+	gone := parseSample(t)[2]
+	const bound = `50 22 0:50 /sub /elsewhere rw,relatime - fuse.envfs /data/a\040b\134c\011d rw,user_id=1000,group_id=100`
+	for line, want := range map[string]bool{
+		bound: true,
+		strings.Replace(bound, "fuse.envfs", "tmpfs", 1):          false, // the next ones to get the number
+		strings.Replace(bound, "/data/", "/srv/", 1):              false,
+		strings.Replace(bound, " 0:50 ", " 0:55 ", 1):             false,
+		strings.Replace(bound, "fuse.envfs /data", "fuse.x /", 1): false,
+	} {
+		table, err := Parse(strings.NewReader(line + "\n"))
+		if err != nil || table[0].IsSameAs(gone) != want {
+			t.Errorf("%v, %v, is the same: %t, want %t", table, err, !want, want)
+		}
+	}
+}

@@ -1,12 +1,10 @@
-package vault_test
+package vaulttest
 
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
@@ -18,13 +16,11 @@ import (
 	"time"
 )
 
-// cluster is the part of a Kubernetes API server that Vault asks: TokenReview,
+// Cluster is the part of a Kubernetes API server that Vault asks: TokenReview,
 // for tokens of service accounts that the cluster has signed.
-type cluster struct {
-	t   *testing.T
+type Cluster struct {
+	tb  testing.TB
 	key *ecdsa.PrivateKey
-	url string
-	ca  string // PEM
 }
 
 // claims are those of a service account's token.
@@ -46,25 +42,31 @@ type account struct {
 	UID  string `json:"uid"`
 }
 
-func newCluster(t *testing.T) *cluster {
-	t.Helper()
+// Cluster runs a cluster for the length of the test, and has the login method
+// kubernetes ask it.
+func (s *Server) Cluster() *Cluster {
+	s.tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		s.tb.Fatal(err)
 	}
-	c := &cluster{t: t, key: key}
+	c := &Cluster{tb: s.tb, key: key}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /apis/authentication.k8s.io/v1/tokenreviews", c.review)
 	server := httptest.NewTLSServer(mux)
-	t.Cleanup(server.Close)
-	c.url = server.URL
-	c.ca = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	s.tb.Cleanup(server.Close)
+	s.Write("auth/kubernetes/config", map[string]any{
+		"kubernetes_host":      server.URL,
+		"kubernetes_ca_cert":   string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})),
+		"token_reviewer_jwt":   c.Token("kube-system", "reviewer", time.Hour),
+		"disable_local_ca_jwt": true,
+	})
 	return c
 }
 
-// token signs a token for a service account.
-func (c *cluster) token(namespace, name string, life time.Duration) string {
-	c.t.Helper()
+// Token signs a token for a service account.
+func (c *Cluster) Token(namespace, name string, life time.Duration) string {
+	c.tb.Helper()
 	var body claims
 	body.Issuer = "https://kubernetes.default.svc.cluster.local"
 	body.Subject = "system:serviceaccount:" + namespace + ":" + name
@@ -75,14 +77,14 @@ func (c *cluster) token(namespace, name string, life time.Duration) string {
 	body.Account.Namespace, body.Account.Account = namespace, account{name, "uid-" + name}
 	payload, err := json.Marshal(body)
 	if err != nil {
-		c.t.Fatal(err)
+		c.tb.Fatal(err)
 	}
 	enc := base64.RawURLEncoding
 	signed := enc.EncodeToString([]byte(`{"alg":"ES256","typ":"JWT"}`)) + "." + enc.EncodeToString(payload)
 	hash := sha256.Sum256([]byte(signed))
 	r, s, err := ecdsa.Sign(rand.Reader, c.key, hash[:])
 	if err != nil {
-		c.t.Fatal(err)
+		c.tb.Fatal(err)
 	}
 	signature := make([]byte, 64)
 	r.FillBytes(signature[:32])
@@ -91,7 +93,7 @@ func (c *cluster) token(namespace, name string, life time.Duration) string {
 }
 
 // verify checks signature and age.
-func (c *cluster) verify(token string) (claims, bool) {
+func (c *Cluster) verify(token string) (claims, bool) {
 	var body claims
 	signed, last, _ := cutLast(token, ".")
 	_, payload, _ := strings.Cut(signed, ".")
@@ -113,7 +115,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 }
 
 // review answers a TokenReview, as authentication.k8s.io/v1 has it.
-func (c *cluster) review(w http.ResponseWriter, req *http.Request) {
+func (c *Cluster) review(w http.ResponseWriter, req *http.Request) {
 	var ask struct {
 		Spec struct {
 			Token string `json:"token"`
@@ -134,32 +136,4 @@ func (c *cluster) review(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusCreated)
 	_ = json.NewEncoder(w).Encode(map[string]any{"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "status": status})
-}
-
-// clientCertificate is a self-signed one, in PEM.
-type clientCertificate struct{ cert, key string }
-
-func newClientCertificate(t *testing.T, name string) clientCertificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return clientCertificate{
-		cert: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
-		key:  string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})),
-	}
 }
