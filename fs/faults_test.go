@@ -96,6 +96,7 @@ var silent = map[string]string{
 	"fs.(*Server).dropCapabilities": "logged; the write itself goes on",
 	"volume.(*Volume).DropFullName": "logged; what stays is swept away later",
 	"fs.(*Server).link.func":        "closing a descriptor opened with O_PATH, which has nothing to report",
+	"fs.(*Server).ReleaseDir":       "closedir(3) has returned, and the directory was only read",
 	"volume.(*File).Release":        "close(2) has returned; the file stays unsealed",
 	"volume.(*File).sealAndClose":   "likewise",
 	"volume.(*sealer)":              "likewise",
