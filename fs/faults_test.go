@@ -28,6 +28,7 @@ type sweep struct {
 	mu     sync.Mutex
 	on     bool          // guarded by mu
 	calls  int           // guarded by mu
+	seen   []backing.Op  // guarded by mu
 	struck *backing.Call // guarded by mu
 	stack  []string      // functions that led to it; guarded by mu
 }
@@ -39,6 +40,7 @@ func (s *sweep) Before(c *backing.Call) error {
 		return nil
 	}
 	s.calls++
+	s.seen = append(s.seen, c.Op)
 	if s.calls < s.at || s.at == 0 || s.calls > s.at && !s.stays || s.stays && !changesSomething(c) {
 		return nil
 	}
@@ -60,7 +62,7 @@ func (s *sweep) Before(c *backing.Call) error {
 // changesSomething tells calls that a disk refuses which has become read-only.
 func changesSomething(c *backing.Call) bool {
 	switch c.Op {
-	case backing.OpStat, backing.OpRead, backing.OpReaddir, backing.OpReadlink:
+	case backing.OpStat, backing.OpAccess, backing.OpRead, backing.OpReaddir, backing.OpReadlink, backing.OpClose:
 		return false
 	case backing.OpOpen:
 		return c.Flags&(unix.O_WRONLY|unix.O_RDWR|unix.O_CREAT) != 0
@@ -93,6 +95,8 @@ var silent = map[string]string{
 	"volume.(*prefetcher)":          "getting the keys of other files ahead of need",
 	"fs.(*Server).dropCapabilities": "logged; the write itself goes on",
 	"volume.(*Volume).DropFullName": "logged; what stays is swept away later",
+	"fs.(*Server).link.func":        "closing a descriptor opened with O_PATH, which has nothing to report",
+	"fs.(*Server).ReleaseDir":       "closedir(3) has returned, and the directory was only read",
 	"volume.(*File).Release":        "close(2) has returned; the file stays unsealed",
 	"volume.(*File).sealAndClose":   "likewise",
 	"volume.(*sealer)":              "likewise",
@@ -141,6 +145,11 @@ func TestEveryCallStruck(t *testing.T) {
 		return
 	}
 	t.Logf("%d calls", calm.calls)
+	for _, op := range []backing.Op{backing.OpClose, backing.OpAccess} {
+		if !slices.Contains(calm.seen, op) {
+			t.Errorf("the workload has no %s to strike", op)
+		}
+	}
 	errnos := []unix.Errno{unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.ESTALE, 0} // 0: a short read or write
 	struck, tried := 0, 0
 	for at := 1; at <= calm.calls; at++ {
@@ -325,6 +334,7 @@ func (w *workload) steps() []func() error {
 		func() error { return unix.Chmod(p("attributes"), 0o600) },
 		func() error { return unix.Lchown(p("attributes"), 1, 2) },
 		func() error { return os.Chtimes(p("attributes"), time.Unix(oldTime, 0), time.Unix(oldTime, 0)) },
+		func() error { return unix.Access(p("read"), unix.R_OK) },
 		func() error { _, err := os.ReadDir(p("dir")); return err },
 		func() error {
 			fd, err := unix.Open(p("."), unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)

@@ -506,7 +506,7 @@ func TestFreezeEnds(t *testing.T) {
 
 // TestFreezeFails: when the asker is gone or the disk fails, nothing is held.
 func TestFreezeFails(t *testing.T) {
-	broken := &failingSync{}
+	broken := &failingCalls{}
 	r := newRig(t, Options{WriteThrough: true}, withHook(broken), withSealDelay(time.Hour))
 	r.write("f", pattern(1, 5000))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -530,10 +530,10 @@ func TestFreezeFails(t *testing.T) {
 	}
 }
 
-// failingSync lets the syncs of one kind fail.
-type failingSync struct{ fails atomic.Pointer[backing.Op] }
+// failingCalls lets the calls of one kind fail.
+type failingCalls struct{ fails atomic.Pointer[backing.Op] }
 
-func (h *failingSync) Before(c *backing.Call) error {
+func (h *failingCalls) Before(c *backing.Call) error {
 	if op := h.fails.Load(); op != nil && *op == c.Op {
 		return unix.EIO
 	}

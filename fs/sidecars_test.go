@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/envfs/envfs/crypto"
+	"github.com/envfs/envfs/internal/backing"
 	"golang.org/x/sys/unix"
 )
 
@@ -152,7 +153,8 @@ func lostSidecar(t *testing.T, r *rig, removable bool) {
 // TestOrphanedSidecar: a crash between the removal of an entry and that of its full name leaves a file that nobody sees, and
 // that must not keep the directory from being removed or replaced.
 func TestOrphanedSidecar(t *testing.T) {
-	r := newRig(t, Options{})
+	hook := &failingCalls{}
+	r := newRig(t, Options{}, withHook(hook))
 	for _, dir := range []string{"d", "e"} {
 		if err := os.Mkdir(r.path(dir), 0o755); err != nil {
 			t.Fatal(err)
@@ -174,8 +176,14 @@ func TestOrphanedSidecar(t *testing.T) {
 	if names := storedNames(t, r.path("d")); len(names) != 0 {
 		t.Errorf("listed: %q", names)
 	}
-	if err := os.Remove(r.path("d")); err != nil {
+	op := backing.OpClose // which must not make a failure of what has been done
+	hook.fails.Store(&op)
+	if err := unix.Rmdir(r.path("d")); err != nil {
 		t.Errorf("rmdir: %v", err)
+	}
+	hook.fails.Store(nil)
+	if _, err := os.Lstat(r.path("d")); !os.IsNotExist(err) {
+		t.Errorf("after rmdir: %v", err)
 	}
 	if err := os.Mkdir(r.path("new"), 0o755); err != nil {
 		t.Fatal(err)

@@ -60,7 +60,7 @@ func at(b, i int) int { return 1024 + b*crypto.CipherBlockSize + i }
 func TestTampering(t *testing.T) {
 	var table strings.Builder
 	table.WriteString("\n| attack | what a reader sees | what `envfs verify` says |\n|---|---|---|\n")
-	for _, row := range slices.Concat(fileRows(t), configRows(t)) {
+	for _, row := range slices.Concat(fileRows(t), configRows(t), journalRows(t)) {
 		table.WriteString(row)
 	}
 	table.WriteString("\n")

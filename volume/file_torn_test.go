@@ -37,6 +37,8 @@ func TestTornBlocks(t *testing.T) {
 	mustWrite(t, f, added, 4*block) // the last old block becomes whole, and blocks 4 to 10 are new
 	r.leave("f", "left", 5, 6, 10)
 	r.leave("f", "damaged", 2)
+	r.leave("f", "edge", 4)      // the first block that was not there before
+	r.leave("f", "straddled", 3) // the last one of which a part was
 	f.Release()
 
 	want := make([]byte, 11*block)
@@ -76,11 +78,18 @@ func TestTornBlocks(t *testing.T) {
 		t.Errorf("sealed: first difference at %d", differs(got, want))
 	}
 
-	f = r.load("damaged", false)
+	for name, want := range map[string]int64{"damaged": 2, "straddled": 3} {
+		f = r.load(name, false)
+		var bad *BlockDamage
+		if _, err := f.ReadAt(make([]byte, 11*block), 0); !errors.As(err, &bad) || bad.Block != want {
+			t.Errorf("block %d, which was there before: %v", want, err)
+		}
+		f.Release()
+	}
+	f = r.load("edge", false)
 	defer f.Release()
-	var bad *BlockDamage
-	if _, err := f.ReadAt(make([]byte, 11*block), 0); !errors.As(err, &bad) || bad.Block != 2 {
-		t.Errorf("a block that was there before: %v", err)
+	if got := readAll(t, f); !allZero(got[4*block:5*block]) || !bytes.Equal(got[5*block:], added[block:]) {
+		t.Error("the first block that was not there before does not read as zeros")
 	}
 }
 
@@ -162,5 +171,32 @@ func TestHollowFile(t *testing.T) {
 		if err == nil {
 			f.Release()
 		}
+	}
+}
+
+// TestNobodyVouchesForTorn: a file with torn blocks is durable, but not in one piece; and a sync says nothing of a file that was
+// cut while it was under way.
+func TestNobodyVouchesForTorn(t *testing.T) {
+	r := newFileRig(t)
+	defer r.close()
+	f := r.create("f")
+	mustWrite(t, f, pattern(1, 3*block), 0)
+	r.leave("f", "left", 1)
+	before := f.reach()
+	mustTruncate(t, f, 100)
+	mustWrite(t, f, pattern(2, 3*block), 100)
+	f.noteDurable(before)
+	if d := f.header.durable; d > 100 {
+		t.Errorf("%d bytes are taken for durable, of which those from 100 on were written since", d)
+	}
+	f.Release()
+	f = r.load("left", true)
+	defer f.Release()
+	for range 3 {
+		mustWrite(t, f, pattern(3, vouchStep), f.Size())
+		mustSync(t, f)
+	}
+	if h := onDisk(t, r.path("left")); h.Size != 0 {
+		t.Errorf("the header vouches for %d bytes, a torn block among them", h.Size)
 	}
 }

@@ -4,9 +4,13 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/envfs/envfs/crypto"
 	"github.com/envfs/envfs/internal/backing"
+	"github.com/envfs/envfs/internal/secret"
+	"github.com/envfs/envfs/keyring"
+	"github.com/envfs/envfs/keyring/keyringtest"
 	"golang.org/x/sys/unix"
 )
 
@@ -156,4 +160,59 @@ func TestFreezeSettlesTheJournal(t *testing.T) {
 	if _, err := os.Lstat(r.path(CrashJournal)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the journal: %v", err)
 	}
+}
+
+// TestFreezeLeavesAlone what may not be sealed: a file without a name, and one whose key is refused, which is counted. The sealer
+// is at rest until the thaw.
+func TestFreezeLeavesAlone(t *testing.T) {
+	r := newFileRig(t)
+	r.close()
+	cfg, err := ReadConfig(r.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.vol, err = Open(t.Context(), r.dir, cfg, r.kr, OpenOptions{
+		Arena: secret.NewArena(nil), SealDelay: time.Hour, Cache: keyring.CacheOptions{TTL: 50 * time.Millisecond},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nameless, refused := r.create("nameless"), r.create("refused")
+	mustWrite(t, nameless, []byte("data"), 0)
+	mustWrite(t, refused, []byte("data"), 0)
+	if err := os.Remove(r.path("nameless")); err != nil {
+		t.Fatal(err)
+	}
+	nameless.Unlinked()
+	kr := r.kr.(*keyringtest.Fake)
+	kr.Deny()
+	for deadline := time.Now().Add(time.Minute); refused.key.refusal() == nil || nameless.key.refusal() == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the keys were not dropped")
+		}
+	}
+	thaw, unsealed, err := r.vol.Freeze(func() []*File {
+		if !nameless.Retain() || !refused.Retain() {
+			t.Fatal("closed")
+		}
+		return []*File{nameless, refused}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if unsealed != 1 {
+		t.Errorf("%d unsealed", unsealed)
+	}
+	if h := onDisk(t, r.path("refused")); h.Flags&crypto.FlagSealed != 0 {
+		t.Error("sealed with a key that was refused")
+	}
+	if r.vol.sealer.round.TryLock() {
+		t.Error("the sealer is not at rest")
+		r.vol.sealer.round.Unlock()
+	}
+	thaw()
+	kr.Restore()
+	nameless.Release()
+	refused.Release()
+	r.close()
 }

@@ -53,7 +53,7 @@ func (d *disk) Before(c *backing.Call) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch c.Op {
-	case backing.OpRead, backing.OpStat, backing.OpReaddir, backing.OpOpen, backing.OpReadlink:
+	case backing.OpRead, backing.OpStat, backing.OpReaddir, backing.OpOpen, backing.OpReadlink, backing.OpClose:
 	default:
 		d.calls++
 		d.dead = d.dead || d.calls == d.cutAt

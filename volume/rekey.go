@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"sync/atomic"
@@ -170,9 +169,9 @@ func (r *rekey) fail(rel string, err error) {
 }
 
 // one rekeys a file.
-func (r *rekey) one(ctx context.Context, f *rekeyFile) (err error) {
+func (r *rekey) one(ctx context.Context, f *rekeyFile) error {
 	w := &rekeyWork{rekey: r, ctx: ctx, file: f, dir: -1, temp: -1}
-	defer func() { err = cmp.Or(err, w.close()) }()
+	defer w.close()
 	if err := w.open(); err != nil {
 		return err
 	}

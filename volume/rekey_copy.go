@@ -221,16 +221,15 @@ func listXattrs(store *backing.Store, target backing.Target) (map[string]string,
 	return all, nil
 }
 
-// close closes what is open.
-func (w *rekeyWork) close() error {
-	var errs []error
+// close closes what is open. What was written through it was made durable before it got its name, or is gone, so that there is
+// nothing to report.
+func (w *rekeyWork) close() {
 	if w.source != nil {
 		w.source.Release()
 	}
 	for _, fd := range []int{w.temp, w.dir} {
 		if fd >= 0 {
-			errs = append(errs, w.v.store.Close(fd))
+			_ = w.v.store.Close(fd)
 		}
 	}
-	return errors.Join(errs...)
 }

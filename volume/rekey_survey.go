@@ -133,9 +133,7 @@ func openParentBelow(store *backing.Store, root int, rel string) (dir int, name 
 	}
 	for _, name := range names[:len(names)-1] {
 		next, err := store.Open(dir, name, flags, 0)
-		if cerr := store.Close(dir); err == nil {
-			err = cerr
-		}
+		_ = store.Close(dir) // only looked through
 		if err != nil {
 			return -1, "", err
 		}

@@ -47,10 +47,12 @@ func (r *rewrap) look(ctx context.Context, e treeEntry, items chan<- *rewrapItem
 		it, err = nil, fmt.Errorf("its times could not be kept: %w", fs.ErrPermission)
 	}
 	if it == nil || r.DryRun {
-		return errors.Join(err, r.store.Close(fd))
+		_ = r.store.Close(fd) // only read from
+		return err
 	}
 	it.fd, err = reopenForWriting(r.store, fd)
-	if err = errors.Join(err, r.store.Close(fd)); err != nil {
+	_ = r.store.Close(fd) // only read from
+	if err != nil {
 		return err
 	}
 	select {

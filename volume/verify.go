@@ -27,8 +27,8 @@ type VerifyOptions struct {
 	Paths []string
 	// Quick leaves the blocks out: headers, sizes, names, link targets and attributes are verified.
 	Quick bool
-	// Repair seals files that are whole but unsealed, and moves what cannot be read to Quarantine. v must be open for writing,
-	// so that no mount has the volume. It excludes Quick.
+	// Repair seals files that are whole but unsealed, and moves what cannot be read, and sidecars without an entry, to Quarantine.
+	// v must be open for writing, so that no mount has the volume. It excludes Quick.
 	Repair bool
 	// Quarantine is a directory outside of the volume, on the same file system. It is made when it is needed.
 	Quarantine string
@@ -104,7 +104,7 @@ type verify struct {
 
 	mu    sync.Mutex
 	links map[FileKey]*linkedFile // files with several names; guarded by mu
-	bad   []string                // paths of what cannot be read, for the quarantine; guarded by mu
+	bad   []string                // paths of what goes to the quarantine; guarded by mu
 }
 
 // linkedFile is a file with several names.
@@ -228,15 +228,15 @@ func (w *verify) plan(ctx context.Context) {
 	w.count.known.Store(true)
 }
 
-// mark remembers what cannot be read, for the quarantine.
+// mark remembers what goes to the quarantine.
 func (w *verify) mark(rel string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.bad = append(w.bad, rel)
 }
 
-// unreadableEntries returns the paths of all that cannot be read, sorted: what is below a directory follows it.
-func (w *verify) unreadableEntries() []string {
+// entriesToMove returns the paths of all that goes to the quarantine, sorted: what is below a directory follows it.
+func (w *verify) entriesToMove() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	bad := slices.Clone(w.bad)

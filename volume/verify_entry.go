@@ -159,6 +159,9 @@ func (w *verify) own(e treeEntry) {
 			return
 		}
 		f.Kind, f.Reason = KindOrphan, "the sidecar of a long name that is gone; it means nothing and may be removed"
+		if w.Repair { // where an entry that was moved without it, because that repair was killed, finds its name again
+			w.mark(e.rel)
+		}
 	case e.name == ConfigName && inRoot:
 		return
 	case isTempName(e.name) && inRoot:

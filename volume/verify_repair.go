@@ -66,7 +66,7 @@ func (f *File) dropTorn(bad *badBlocks) error {
 	return nil
 }
 
-// quarantine is where what cannot be read is moved to, under the path that it has in the ciphertext directory.
+// quarantine is where entries are moved to that cannot be read, or mean nothing, under the path that it has in the ciphertext directory.
 type quarantine struct {
 	w    *verify
 	path string
@@ -127,11 +127,11 @@ func (w *verify) unfit(dir string) (reason string, err error) {
 	return "", nil
 }
 
-// finish makes the seals durable and moves what cannot be read.
-func (w *verify) finish(q *quarantine) (err error) {
+// finish makes the seals durable and moves what cannot be read, and sidecars without an entry.
+func (w *verify) finish(q *quarantine) error {
 	defer func() {
 		if q.fd >= 0 {
-			err = errors.Join(err, w.store.Close(q.fd))
+			_ = w.store.Close(q.fd) // only used to get at what is in it
 		}
 	}()
 	if w.count.resealed.Load() > 0 {
@@ -140,7 +140,7 @@ func (w *verify) finish(q *quarantine) (err error) {
 		}
 	}
 	moved := make(map[string]bool)
-	for _, rel := range w.unreadableEntries() {
+	for _, rel := range w.entriesToMove() {
 		if hasMoved(rel, moved) {
 			continue // it has gone along
 		}
@@ -168,7 +168,7 @@ func hasMoved(rel string, dirs map[string]bool) bool {
 }
 
 // move moves an entry, and the sidecar that belongs to it, durably. It replaces nothing.
-func (q *quarantine) move(rel string) (err error) {
+func (q *quarantine) move(rel string) error {
 	store := q.w.store
 	if err := q.make(); err != nil {
 		return err
@@ -177,12 +177,12 @@ func (q *quarantine) move(rel string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close(from)) }()
+	defer func() { _ = store.Close(from) }() // a directory: what was done in it is done, and synced
 	to, err := q.directory(path.Dir(rel))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close(to)) }()
+	defer func() { _ = store.Close(to) }()
 	if err := q.rename(from, to, name); err != nil {
 		return err
 	}
@@ -247,7 +247,8 @@ func (q *quarantine) directory(rel string) (int, error) {
 		if err == nil {
 			next, err = store.Open(fd, name, flags, 0)
 		}
-		if err = errors.Join(err, store.Close(fd)); err != nil {
+		_ = store.Close(fd) // what was made in it is durable
+		if err != nil {
 			return -1, err
 		}
 		fd = next

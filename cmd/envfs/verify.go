@@ -40,9 +40,10 @@ With --quick, blocks are left out: headers and sizes of files are verified. With
 With --repair, which needs the volume for itself, files that are whole but
 unsealed are sealed, and what cannot be read (a file with a damaged header, size
 or block, a link, anything whose name is damaged) is moved, under its ciphertext
-path, to a quarantine outside of DIR, on the same file system. Nothing is deleted
-or replaced, and nothing else is changed. A damaged attribute stays, and so does
-a file whose long name is lost: it is shown under its stored name.`
+path, to a quarantine outside of DIR, on the same file system. The full name of
+something that is gone is moved there, too. Nothing is deleted or replaced, and
+nothing else is changed. A damaged attribute stays, and so does a file whose
+long name is lost: it is shown under its stored name.`
 
 const verifyExample = `  envfs verify /data
   envfs verify --quick --json /mnt/clear

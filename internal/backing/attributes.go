@@ -101,6 +101,11 @@ func setTimes(t Target, times []unix.Timespec) error {
 
 // Access asks whether this process may read, write or execute t (a mask of unix.R_OK, W_OK, X_OK).
 func (s *Store) Access(t Target, mask uint32) error {
+	if s.Hook != nil { // looked at here, so that nothing is allocated for nobody
+		if err := s.before(t.call(OpAccess, int(mask))); err != nil {
+			return err
+		}
+	}
 	return retry(func() error {
 		if t.Name == "" {
 			return unix.Faccessat(unix.AT_FDCWD, procPath(t.FD), mask, unix.AT_EACCESS)

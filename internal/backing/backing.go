@@ -22,6 +22,7 @@ type Op string
 // The calls that a Hook may see. Calls that only look at attributes are not worth a fault of their own and share OpStat.
 const (
 	OpOpen      Op = "open"
+	OpClose     Op = "close"
 	OpRead      Op = "read"
 	OpWrite     Op = "write"
 	OpTruncate  Op = "truncate"
@@ -29,6 +30,7 @@ const (
 	OpSync      Op = "sync"
 	OpSyncFS    Op = "syncfs"
 	OpStat      Op = "stat"
+	OpAccess    Op = "access" // asks what this process may do
 	OpMkdir     Op = "mkdir"
 	OpMknod     Op = "mknod"
 	OpSymlink   Op = "symlink"
@@ -62,14 +64,16 @@ type Call struct {
 // DataOnly is the flag of an OpSync that is an fdatasync(2).
 const DataOnly = 1
 
-// Hook sees each call before it is made. An error is returned to the caller in place of making the call.
+// Hook sees each call before it is made. An error is returned to the caller in place of making the call; an OpClose is made all the
+// same, because Linux has released the descriptor even when it reports an error.
 // For OpRead and OpWrite it may lower c.Size: the disk then moves no more than that at first, which ends a write (there is
 // no room for the rest) and lets a read go on behind it.
 type Hook interface {
 	Before(c *Call) error
 }
 
-// Observer is a Hook that is also told how each call has ended, but for those that read content, links or attributes by statx(2).
+// Observer is a Hook that is also told how each call has ended, but for those that read content, links or attributes by statx(2),
+// that close, or that ask what they may.
 // After follows each such Before that returned no error, in the same goroutine. After OpReaddir, Data is what was read.
 type Observer interface {
 	Hook
@@ -140,7 +144,14 @@ func (s *Store) Dup(fd int) (int, error) {
 
 // Close closes fd. Linux has released the descriptor even when it reports an error, so it is never repeated.
 func (s *Store) Close(fd int) error {
+	var struck error
+	if s.Hook != nil { // looked at here, so that nothing is allocated for nobody
+		struck = s.before(&Call{Op: OpClose, FD: fd})
+	}
 	err := unix.Close(fd)
+	if struck != nil {
+		return struck
+	}
 	if err == unix.EINTR {
 		return nil
 	}

@@ -72,7 +72,7 @@ func isNoted(c *backing.Call) bool {
 	switch c.Op {
 	case backing.OpOpen:
 		return c.Name != "" && c.Flags&(unix.O_CREAT|unix.O_TRUNC|(unix.O_TMPFILE&^unix.O_DIRECTORY)) != 0
-	case backing.OpRead, backing.OpStat, backing.OpReadlink, backing.OpReaddir, backing.OpGetxattr:
+	case backing.OpRead, backing.OpStat, backing.OpReadlink, backing.OpReaddir, backing.OpGetxattr, backing.OpAccess, backing.OpClose:
 		return false
 	}
 	return true
