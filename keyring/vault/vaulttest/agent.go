@@ -1,8 +1,7 @@
 package vaulttest
 
 import (
-	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -40,7 +39,7 @@ func (s *Server) Agent(token string) *Agent {
 	}
 	a := &Agent{Address: "unix://" + socket}
 	a.SetToken(token)
-	quiet := log.New(io.Discard, "", 0) // a client that goes away is no news
+	quiet := slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // a client that goes away is no news
 	a.server = &http.Server{Handler: &httputil.ReverseProxy{ErrorLog: quiet, Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(to)
 		if r.In.Header.Get("X-Vault-Token") != "" {
