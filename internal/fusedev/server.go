@@ -29,13 +29,13 @@ type Server struct {
 	opts    Options
 	log     *slog.Logger
 	clock   func() time.Duration // since the start
-	ended   atomic.Bool
-	ending  chan struct{}  // closed after ended was set
-	running sync.WaitGroup // workers
+	ending  chan struct{}        // closed at the end
+	running sync.WaitGroup       // workers
 
 	patience patience // belongs to the worker that waits
 
 	mu      sync.Mutex
+	ended   bool                 // the connection has; guarded by mu
 	reading int                  // workers that read, or are about to; guarded by mu
 	idle    []*worker            // put aside, the one that was last at the end; guarded by mu
 	all     map[*worker]struct{} // guarded by mu
@@ -44,7 +44,7 @@ type Server struct {
 
 	watch    *time.Timer // nil before the first request; guarded by mu
 	watching bool        // the timer is set; guarded by mu
-	calls    uint64      // requests; guarded by mu
+	requests uint64      // taken; guarded by mu
 
 	processors int64
 	underWay   atomic.Int64 // requests
@@ -96,15 +96,12 @@ func (s *Server) run() {
 // waitForWorkers returns when all workers have ended. Once the connection has, nobody waits for what is under way any more, so it is
 // interrupted, again and again: a request that has just been read can not be interrupted yet.
 func (s *Server) waitForWorkers() {
+	<-s.ending // the last worker goes no sooner
 	gone := make(chan struct{})
 	go func() {
 		s.running.Wait()
 		close(gone)
 	}()
-	select {
-	case <-gone:
-	case <-s.ending:
-	}
 	if s.opts.Ending != nil {
 		s.opts.Ending()
 	}
@@ -156,7 +153,7 @@ func (s *Server) take(n int, behind bool) (now time.Duration) {
 	s.underWay.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.calls++
+	s.requests++
 	s.reading--
 	if s.reading > 0 {
 		return now
@@ -196,30 +193,28 @@ func (s *Server) resume(took time.Duration, n int) {
 	}
 }
 
-// spare tells a worker that has nothing to read whether others do so, and then counts it out and puts it aside, to be woken
-// through w.wake. keep is false if there are enough such workers.
-func (s *Server) spare(w *worker) (spare, keep bool) {
+// spare tells a worker that has nothing to read whether others do so. Then it counts it out and puts it aside, to be woken through
+// w.wake, which it closes if there are enough such workers.
+func (s *Server) spare(w *worker) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.reading == 1 {
-		return false, true
+		return false
 	}
 	s.reading--
-	if s.ended.Load() {
-		return true, false // nobody would wake it
+	if s.ended || len(s.idle) >= idleKept {
+		close(w.wake)
+	} else {
+		s.idle = append(s.idle, w)
 	}
-	if len(s.idle) >= idleKept {
-		return true, false
-	}
-	s.idle = append(s.idle, w)
-	return true, true
+	return true
 }
 
 // callIfAlone has another worker read if none does.
 func (s *Server) callIfAlone() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.reading == 0 && !s.ended.Load() {
+	if s.reading == 0 && !s.ended {
 		s.call()
 	}
 }
@@ -238,7 +233,7 @@ func (s *Server) startWatch() {
 // view is what the watch has seen the last time.
 type view struct {
 	at, used time.Duration // when, and how much processor time this process had used
-	calls    uint64        // requests until then
+	requests uint64        // taken until then
 	quiet    int           // how often in a row there were no more
 }
 
@@ -248,7 +243,7 @@ func (s *Server) look(before *view) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.watching = false
-	if s.ended.Load() {
+	if s.ended {
 		return
 	}
 	if s.reading == 0 && now.at >= s.overdue {
@@ -258,7 +253,7 @@ func (s *Server) look(before *view) {
 		}
 		s.call()
 	}
-	if now.calls = s.calls; now.calls == before.calls {
+	if now.requests = s.requests; now.requests == before.requests {
 		now.quiet = before.quiet + 1
 	}
 	*before = now
@@ -278,14 +273,15 @@ func processorTime() time.Duration {
 
 // end is called by each worker that finds the connection closed.
 func (s *Server) end(err error) {
-	if s.ended.Swap(true) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
 		return
 	}
+	s.ended = true
 	if err != unix.ENODEV { // unmounted
 		s.log.Warn("the connection to the kernel has ended", "error", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, w := range s.idle {
 		close(w.wake)
 	}

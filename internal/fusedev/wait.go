@@ -13,10 +13,7 @@ var errSpare = errors.New("others wait")
 // one has been put aside, or has to end.
 func (w *worker) wait() (int, error) {
 	s := w.s
-	if spare, keep := s.spare(w); spare {
-		if !keep {
-			close(w.wake)
-		}
+	if s.spare(w) {
 		return 0, errSpare
 	}
 	start := s.clock()
