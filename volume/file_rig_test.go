@@ -83,6 +83,19 @@ func (r *fileRig) reopen(store *backing.Store) {
 	r.open(store)
 }
 
+// reopenWith does the same with options of the caller.
+func (r *fileRig) reopenWith(o OpenOptions) {
+	r.t.Helper()
+	r.close()
+	cfg, err := ReadConfig(r.dir)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if r.vol, err = Open(r.t.Context(), r.dir, cfg, r.kr, o); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // fileLog records what a File reports.
 type fileLog struct {
 	mu     sync.Mutex

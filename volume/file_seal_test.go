@@ -309,17 +309,9 @@ func TestSealOfTornTail(t *testing.T) {
 // TestRefusedFilesCloseWithoutAsking: the end of a mount must not wait for the key service for each file whose key was refused.
 func TestRefusedFilesCloseWithoutAsking(t *testing.T) {
 	r := newFileRig(t)
-	r.close()
-	cfg, err := ReadConfig(r.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.vol, err = Open(t.Context(), r.dir, cfg, r.kr, OpenOptions{
+	r.reopenWith(OpenOptions{
 		Arena: secret.NewArena(nil), SealDelay: time.Hour, Cache: keyring.CacheOptions{TTL: 50 * time.Millisecond},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	f := r.create("f")
 	if _, err := f.WriteAt([]byte("unsealed"), 0); err != nil {
 		t.Fatal(err)

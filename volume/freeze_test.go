@@ -166,17 +166,9 @@ func TestFreezeSettlesTheJournal(t *testing.T) {
 // is at rest until the thaw.
 func TestFreezeLeavesAlone(t *testing.T) {
 	r := newFileRig(t)
-	r.close()
-	cfg, err := ReadConfig(r.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.vol, err = Open(t.Context(), r.dir, cfg, r.kr, OpenOptions{
+	r.reopenWith(OpenOptions{
 		Arena: secret.NewArena(nil), SealDelay: time.Hour, Cache: keyring.CacheOptions{TTL: 50 * time.Millisecond},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	nameless, refused := r.create("nameless"), r.create("refused")
 	mustWrite(t, nameless, []byte("data"), 0)
 	mustWrite(t, refused, []byte("data"), 0)

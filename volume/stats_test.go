@@ -34,15 +34,7 @@ func TestStats(t *testing.T) {
 
 func TestStatsOfReaders(t *testing.T) {
 	r := newFileRig(t)
-	r.close()
-	cfg, err := ReadConfig(r.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.vol, err = Open(t.Context(), r.dir, cfg, r.kr, OpenOptions{ReadOnly: true, Arena: secret.NewArena(nil)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.reopenWith(OpenOptions{ReadOnly: true, Arena: secret.NewArena(nil)})
 	if s := r.vol.Stats(); s.Pool != nil || s.Cache != (keyring.CacheStats{}) {
 		t.Errorf("%+v", s)
 	}
